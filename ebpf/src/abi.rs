@@ -417,5 +417,5 @@ const _: () = {
     assert!(size_of::<Decision>() == DECISION_WORDS as usize * 4);
     assert!(size_of::<Set>() == 96);
     assert!(size_of::<Slot>() == 64);
-    assert!(size_of::<Event>() == 120);
+    assert!(size_of::<Event>() == 112);
 };
