@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Whose task is this? Task-local storage says: it is set when a task first executes something inside an armed cgroup, copied
+ * to every child in task_alloc, and nothing a task can do drops it: not unshare, setns, chroot, another cgroup, nor the death
+ * of its parent. Namespaces are no identity (one unshare changes them), and the cgroup only seeds it.
+ */
+#ifndef PORTCULLIS_IDENTITY_H
+#define PORTCULLIS_IDENTITY_H
+
+#include "walk.h"
+
+#define PC_MAX_CGROUP_DEPTH 32
+
+static __always_inline struct pc_task *identity(struct task_struct *task)
+{
+	return bpf_task_storage_get(&pc_tasks, task, NULL, 0);
+}
+
+static __always_inline struct pc_slot *slot_at(u32 id)
+{
+	return bpf_map_lookup_elem(&pc_slots, &id);
+}
+
+static __always_inline struct pc_set *set_at(u32 id)
+{
+	return bpf_map_lookup_elem(&pc_sets, &id);
+}
+
+static __always_inline struct pc_config *config(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&pc_config, &zero);
+}
+
+struct search {
+	struct pc_cgroup found;
+	u32 any;
+};
+
+static long search_step(u32 level, struct search *s)
+{
+	u64 id = bpf_get_current_ancestor_cgroup_id(level + 1);
+	struct pc_cgroup *entry;
+
+	if (!id)
+		return 1;
+	entry = bpf_map_lookup_elem(&pc_cgroups, &id);
+	if (entry) {
+		s->found = *entry;
+		s->any = 1;
+	}
+	return 0;
+}
+
+/*
+ * Labels an unlabelled task that executes something: the innermost armed cgroup above it counts. Returns NULL outside.
+ *
+ * runc and crun do their own set-up inside the container's cgroup, and `runc exec` re-executes runc there (CVE-2019-5736).
+ * That is not the workload: an exec counts once the task has left the runtime's mount namespace and its root directory, which
+ * is what pivot_root does last. createContainer hooks (still on the host's root) are thereby the runtime's own, too.
+ */
+static __always_inline struct pc_task *label(struct task_struct *task)
+{
+	struct pc_config *cfg = config();
+	struct search s = {};
+	struct pc_task fresh = {}, *t;
+	struct pc_slot *slot;
+	u64 root;
+
+	if (!cfg || !cfg->armed)
+		return NULL;
+	bpf_loop(PC_MAX_CGROUP_DEPTH, search_step, &s, 0);
+	if (!s.any)
+		return NULL;
+	slot = slot_at(s.found.slot);
+	if (!slot || slot->epoch != s.found.epoch || !(slot->flags & PC_SLOT_ARMED))
+		return NULL;
+	root = (u64)task->fs->root.dentry;
+	if (task->nsproxy->mnt_ns->ns.inum == slot->runtime_mntns || root == slot->runtime_root)
+		return NULL;
+	fresh.slot = s.found.slot;
+	fresh.epoch = s.found.epoch;
+	fresh.gen = slot->gen;
+	t = bpf_task_storage_get(&pc_tasks, task, &fresh, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!t)
+		return NULL;
+	if (!slot->root)
+		slot->root = root;
+	__sync_fetch_and_add(&slot->tasks, 1);
+	return t;
+}
+
+/* ---- working memory --------------------------------------------------------------------------------------------------- */
+
+/* Returns the index of a free scratch of this CPU, or -1. */
+static __always_inline int claim(void)
+{
+	u32 base = bpf_get_smp_processor_id() * PC_SCRATCH_PER_CPU;
+	int i;
+
+	for (i = 0; i < PC_SCRATCH_PER_CPU; i++) {
+		struct pc_scratch *s = scratch_at(base + i);
+
+		if (s && !__sync_val_compare_and_swap(&s->busy, 0, 1))
+			return base + i;
+	}
+	return -1;
+}
+
+static __always_inline void release(struct pc_scratch *s)
+{
+	__sync_lock_test_and_set(&s->busy, 0);
+}
+
+/* ---- source class ------------------------------------------------------------------------------------------------------ */
+
+static __always_inline u32 sequence(u64 address)
+{
+	if (!address)
+		return 0;
+	if (pc_ladder == 1) {
+		struct qstr *q = rdonly_cast(struct qstr, address);
+
+		return (u32)q->hash_len;
+	}
+	return (u32)read_u64(address);
+}
+
+#define PC_TRIES 8
+
+/*
+ * Finds the state of the object in s, started from s->state. A rename or a mount in between would make a path that never was,
+ * so the walk is valid only if neither lock's sequence moved; it is repeated, and given up as unresolvable after PC_TRIES.
+ */
+__attribute__((noinline)) int pc_locate(u32 id)
+{
+	struct pc_scratch *s = scratch_at(id);
+	struct pc_stats *st;
+	u32 start, renames, mounts;
+	int i;
+
+	if (!s)
+		return 0;
+	start = s->state;
+	for (i = 0; i < PC_TRIES; i++) {
+		renames = sequence(pc_rename_lock);
+		mounts = sequence(pc_mount_lock);
+		s->state = start;
+		pc_climb(id);
+		if (s->outcome == PC_PATH_FOUND)
+			pc_match(id);
+		asm volatile("" ::: "memory");
+		if (!((renames | mounts) & 1) && renames == sequence(pc_rename_lock) && mounts == sequence(pc_mount_lock))
+			return 0;
+		st = stats();
+		if (st)
+			st->torn += 1;
+	}
+	s->outcome = PC_PATH_OUTSIDE;
+	return 0;
+}
+
+/* What a set needs in a scratch before pc_locate. */
+static __always_inline void prepare(struct pc_scratch *s, struct pc_set *set, u64 root)
+{
+	s->segment = set->segment;
+	s->classes = set->classes;
+	s->sink = set->sink;
+	s->root = root;
+}
+
+/* The source class of an executable. */
+static __always_inline u32 classify(u32 id, struct pc_slot *slot, struct pc_set *set, struct file *exe)
+{
+	struct pc_scratch *s = scratch_at(id);
+	struct pc_segment *segment;
+
+	if (!s || !set->source_start || set->sources <= 1)
+		return 0;
+	prepare(s, set, slot->root);
+	s->dentry = (u64)exe->f_path.dentry;
+	s->mount = mount_of(exe->f_path.mnt);
+	s->state = set->source_start;
+	pc_locate(id);
+	segment = segment_at(set->segment);
+	if (s->outcome != PC_PATH_FOUND || !segment)
+		return 0;
+	return word_at(segment, s->state + PC_ROW_DECISION);
+}
+
+/* The container's policy was switched since this task's source class was found: find it again. */
+__attribute__((noinline)) int pc_refresh(u32 unused)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pc_task *t = identity(task);
+	struct pc_scratch *s;
+	struct pc_slot *slot;
+	struct pc_set *set;
+	struct mm_struct *mm;
+	struct file *exe;
+	u32 gen;
+	int id;
+
+	if (!t)
+		return 0;
+	slot = slot_at(t->slot);
+	if (!slot)
+		return 0;
+	gen = slot->gen;
+	set = set_at(slot->set);
+	mm = task->mm;
+	if (!set || !mm)
+		return 0;
+	exe = mm->exe_file;
+	id = claim();
+	if (!exe || id < 0)
+		return 0;
+	s = scratch_at(id);
+	t->source = classify(id, slot, set, exe);
+	t->gen = gen;
+	if (s)
+		release(s);
+	return 0;
+}
+
+#endif
