@@ -190,7 +190,7 @@ static __always_inline u32 classify(u32 id, struct pc_slot *slot, struct pc_set 
 }
 
 /* The container's policy was switched since this task's source class was found: find it again. */
-__attribute__((noinline)) int pc_refresh(u32 unused)
+__attribute__((noinline)) int pc_refresh(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pc_task *t = identity(task);

@@ -89,7 +89,7 @@ static __always_inline bool view_of_current(struct view *v)
 	if (!v->slot)
 		return false;
 	if (v->task->gen != v->slot->gen)
-		pc_refresh(0);
+		pc_refresh();
 	v->set_id = v->slot->set;
 	v->set = set_at(v->set_id);
 	return v->set != NULL;

@@ -95,8 +95,9 @@ struct pc_segment_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, u32);
-	__type(value, struct pc_segment);
+	/* sizes and not types: clang leaves a forward declaration for the types of a map inside a map */
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, sizeof(struct pc_segment));
 };
 
 struct {

@@ -314,8 +314,15 @@ __attribute__((noinline)) int pc_match_name(u32 id)
 
 /* ---- text, for alerts only -------------------------------------------------------------------------------------------- */
 
-static long text_step(u32 index, struct pc_scratch *s)
+struct total {
+	struct pc_scratch *scratch;
+	u32 bytes;
+	u32 at;
+};
+
+static long text_step(u32 index, struct total *t)
 {
+	struct pc_scratch *s = t->scratch;
 	struct pc_component *c;
 	u32 len;
 
@@ -331,12 +338,6 @@ static long text_step(u32 index, struct pc_scratch *s)
 	s->length += len + 1;
 	return 0;
 }
-
-struct total {
-	struct pc_scratch *scratch;
-	u32 bytes;
-	u32 at;
-};
 
 /* Counts from the leaf how many components fit. */
 static long total_step(u32 index, struct total *t)
@@ -366,7 +367,7 @@ __attribute__((noinline)) int pc_text(u32 id)
 	s->event.path_cut = t.at < s->depth || s->outcome != PC_PATH_FOUND;
 	s->at = t.at;
 	s->length = 0;
-	bpf_loop(PC_MAX_DEPTH, text_step, s, 0);
+	bpf_loop(PC_MAX_DEPTH, text_step, &t, 0);
 	if (!s->depth) {
 		s->text[0] = '/';
 		s->length = 1;
