@@ -80,7 +80,7 @@ enum pc_kind {
 	PC_KIND_UNIX_DGRAM,
 	PC_KIND_UNIX_SEQPACKET,
 	PC_KIND_NETLINK,
-	PC_KIND_TCP,         /* AF_INET, AF_INET6; SOCK_STREAM; protocol 0, TCP or MPTCP */
+	PC_KIND_TCP,         /* AF_INET, AF_INET6; SOCK_STREAM; protocol 0, TCP or MPTCP; and AF_SMC */
 	PC_KIND_UDP,         /* AF_INET, AF_INET6; SOCK_DGRAM; protocol 0, UDP or UDPLITE */
 	PC_KIND_ICMP_DGRAM,  /* AF_INET; SOCK_DGRAM; ICMP */
 	PC_KIND_ICMP_RAW,    /* AF_INET; SOCK_RAW; ICMP */
@@ -90,9 +90,9 @@ enum pc_kind {
 	PC_KIND_SCTP_SEQPACKET,
 	PC_KIND_DCCP,
 	PC_KIND_INET_RAW,    /* any other SOCK_RAW of AF_INET, AF_INET6 */
-	PC_KIND_PACKET_RAW,
+	PC_KIND_PACKET_RAW,   /* AF_PACKET, any type but SOCK_DGRAM: whole frames */
 	PC_KIND_PACKET_DGRAM,
-	PC_KIND_OTHER_STREAM, /* every other family (and SMC: a TCP by another family is PC_KIND_TCP) */
+	PC_KIND_OTHER_STREAM, /* every other family */
 	PC_KIND_OTHER_DGRAM,
 	PC_KIND_OTHER_RAW,
 	PC_KIND_OTHER_RDM,

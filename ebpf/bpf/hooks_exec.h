@@ -48,8 +48,14 @@ int BPF_PROG(pc_bprm_check, struct linux_binprm *bprm)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct view v;
 
-	if (!identity(task) && !label(task))
-		return 0;
+	if (!identity(task)) {
+		int labelled = label(task);
+
+		if (!labelled)
+			return 0;
+		if (labelled < 0)
+			return -ENOMEM;
+	}
 	if (!view_of_current(&v))
 		return 0;
 	if (!(v.set->flags & PC_SET_PROCESS) && !orphan(&v))

@@ -10,6 +10,7 @@
 #define AF_INET6 10
 #define AF_NETLINK 16
 #define AF_PACKET 17
+#define AF_SMC 43
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
@@ -70,7 +71,9 @@ static __always_inline u32 socket_kind(u32 family, u32 type, u32 protocol)
 	if (family == AF_NETLINK)
 		return PC_KIND_NETLINK;
 	if (family == AF_PACKET)
-		return type == SOCK_RAW ? PC_KIND_PACKET_RAW : PC_KIND_PACKET_DGRAM;
+		return type == SOCK_DGRAM ? PC_KIND_PACKET_DGRAM : PC_KIND_PACKET_RAW;
+	if (family == AF_SMC) /* falls back to TCP with any peer that does not speak it */
+		return PC_KIND_TCP;
 	if (family == AF_INET || family == AF_INET6)
 		return inet_kind(family, type, protocol);
 	return other_kind(type);

@@ -54,41 +54,41 @@ static long search_step(u32 level, struct search *s)
 }
 
 /*
- * Labels an unlabelled task that executes something: the innermost armed cgroup above it counts. Returns NULL outside.
+ * Labels an unlabelled task that executes something: the innermost armed cgroup above it counts. Returns 1 when labelled, 0
+ * outside, -ENOMEM where the label could not be stored: then the exec must fail, or it would run unpoliced.
  *
  * runc and crun do their own set-up inside the container's cgroup, and `runc exec` re-executes runc there (CVE-2019-5736).
  * That is not the workload: an exec counts once the task has left the runtime's mount namespace and its root directory, which
  * is what pivot_root does last. createContainer hooks (still on the host's root) are thereby the runtime's own, too.
  */
-static __always_inline struct pc_task *label(struct task_struct *task)
+static __always_inline int label(struct task_struct *task)
 {
 	struct pc_config *cfg = config();
 	struct search s = {};
-	struct pc_task fresh = {}, *t;
+	struct pc_task fresh = {};
 	struct pc_slot *slot;
 	u64 root;
 
 	if (!cfg || !cfg->armed)
-		return NULL;
+		return 0;
 	bpf_loop(PC_MAX_CGROUP_DEPTH, search_step, &s, 0);
 	if (!s.any)
-		return NULL;
+		return 0;
 	slot = slot_at(s.found.slot);
 	if (!slot || slot->epoch != s.found.epoch || !(slot->flags & PC_SLOT_ARMED))
-		return NULL;
+		return 0;
 	root = (u64)task->fs->root.dentry;
 	if (task->nsproxy->mnt_ns->ns.inum == slot->runtime_mntns || root == slot->runtime_root)
-		return NULL;
+		return 0;
 	fresh.slot = s.found.slot;
 	fresh.epoch = s.found.epoch;
 	fresh.gen = slot->gen;
-	t = bpf_task_storage_get(&pc_tasks, task, &fresh, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!t)
-		return NULL;
+	if (!bpf_task_storage_get(&pc_tasks, task, &fresh, BPF_LOCAL_STORAGE_GET_F_CREATE))
+		return -ENOMEM;
 	if (!slot->root)
 		slot->root = root;
 	__sync_fetch_and_add(&slot->tasks, 1);
-	return t;
+	return 1;
 }
 
 /* ---- working memory --------------------------------------------------------------------------------------------------- */

@@ -245,8 +245,10 @@ pub struct Slot {
     pub cgroup: u64,
     /// When it was armed (`CLOCK_BOOTTIME`, ns).
     pub armed_ns: u64,
+    /// The runtime's root dentry; the program `pc_stamp` writes it.
+    pub runtime_root: u64,
     /// Room for later.
-    pub spare: [u64; 2],
+    pub spare: u64,
 }
 
 /// Value of the cgroup map, whose key is a cgroup id.
