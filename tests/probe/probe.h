@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PORTCULLIS_TESTS_PROBE_H
+#define PORTCULLIS_TESTS_PROBE_H
+
+/* What one operation gave: 0 or an errno, and the step that gave it where an operation has several. */
+struct outcome {
+	int error;
+	const char *step;
+};
+
+#define OK() ((struct outcome){ 0, "" })
+#define FAILED(s) ((struct outcome){ errno, s })
+
+/* `fd` is the descriptor the outcome will be written to: it must stay close-on-exec. */
+struct outcome do_file(const char *op, char **args, int n, int *known);
+struct outcome do_exec(const char *op, char **args, int n, int *known);
+struct outcome do_socket(const char *op, char **args, int n, int *known);
+struct outcome do_capability(const char *op, char **args, int n, int *known);
+
+#endif
