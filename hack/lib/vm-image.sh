@@ -1,0 +1,190 @@
+# Images of the guests: a Debian root file system on a partitioned disk, and its kernel, kept in the cache.
+# Each is keyed by a hash of its recipe, so that it is made once and made again only when the recipe changes.
+# shellcheck shell=bash
+# shellcheck source=hack/lib/say.sh
+. "$HERE/lib/say.sh"
+
+# The kernels that are tested, each with the Debian release it comes from.
+# Oldest first: 6.1 has no bpf_rdonly_cast, 6.12 is the current long-term kernel, 7.2 the newest that Debian has.
+declare -rA SUITES=([6.1]=bookworm [6.12]=trixie [7.2]=forky)
+declare -ra KERNELS=(6.1 6.12 7.2)
+
+# podman with both runtimes; netavark and nftables for its default network; catatonit for --init; strace and bpftool
+# for whoever has to find out why a test failed.
+GUEST_PACKAGES=(
+    linux-image-cloud-amd64
+    bpftool busybox-static ca-certificates catatonit conmon crun dbus e2fsprogs iproute2 iptables kmod netavark nftables
+    podman procps runc strace systemd systemd-sysv util-linux
+)
+
+ROOT_DISK_MIB=4096
+PARTITION_START_MIB=1
+# The kernel finds its root by this identity, whatever order the disks appear in.
+DISK_ID=0x504f5254
+# shellcheck disable=SC2034 # used by vm-run.sh
+ROOT_PARTUUID=504f5254-01
+
+suite_of() { printf '%s\n' "${SUITES[$1]:-}"; }
+
+require_kernel_name() {
+    [[ -n "${1:-}" && -n "${SUITES[$1]:-}" ]] || die "unknown guest '${1:-}': one of ${KERNELS[*]}" 2
+}
+
+# All archive addresses of this machine's own apt configuration, in order, in both of apt's formats.
+apt_uris() {
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+        awk '$1 == "URIs:" { for (i = 2; i <= NF; i++) print $i }
+             $1 == "deb" { sub(/\[[^]]*\] */, ""); print $2 }' |
+        awk '!seen[$0]++'
+}
+
+# The first of them that has SUITE.
+mirror_for() {
+    local suite=$1 uri probe
+    probe="$(mktemp)"
+    for uri in $(apt_uris); do
+        if /usr/lib/apt/apt-helper download-file "${uri%/}/dists/$suite/Release" "$probe" >/dev/null 2>&1 &&
+            grep -q '^Origin: Debian$' "$probe"; then
+            rm -f "$probe"
+            printf '%s\n' "${uri%/}"
+            return 0
+        fi
+    done
+    rm -f "$probe"
+    die "no archive in /etc/apt/sources.list* has Debian's '$suite'; add a Debian mirror there"
+}
+
+# debootstrap_tree SUITE TARGET PACKAGES(comma separated)
+# TARGET is a directory, or a .tar that is then written directly.
+# A testing suite's Release file outlives its date between two releases; its signature is what counts.
+debootstrap_tree() {
+    local suite=$1 target=$2 packages=$3 mirror
+    mirror="$(mirror_for "$suite")"
+    INITRD=No mmdebstrap --quiet --mode=root --variant=minbase --include="$packages" \
+        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+        --aptopt='Acquire::Check-Valid-Until "false"' \
+        --aptopt='APT::Install-Recommends "false"' \
+        --dpkgopt='path-exclude=/usr/share/doc/*' \
+        --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --dpkgopt='path-exclude=/usr/share/i18n/*' \
+        "$suite" "$target" "$mirror"
+}
+
+image_recipe_hash() {
+    {
+        printf '%s\n' "$1" "${SUITES[$1]}" "${GUEST_PACKAGES[*]}"
+        declare -f debootstrap_tree make_root_disk configure_root write_finish_script
+        cat "$HERE/guest/init"
+        declare -f busybox_tar debian_tar
+        printf '%s\n' "${CONTAINER_PACKAGES[*]}"
+    } | sha256sum | cut -c1-12
+}
+
+image_dir() { printf '%s/vm/%s-%s\n' "$(cache_dir)" "$1" "$(image_recipe_hash "$1")"; }
+
+configure_root() {
+    local root=$1
+    install -m 0755 "$HERE/guest/init" "$root/sbin/guest-init"
+    install -d "$root/results" "$root/etc/systemd/system"
+    cat >"$root/etc/systemd/system/guest-run.service" <<'UNIT'
+[Unit]
+Description=The command of this run
+After=basic.target
+
+[Service]
+Type=exec
+ExecStart=/sbin/guest-init systemd
+Delegate=yes
+LimitNOFILE=65536
+UNIT
+    # There is nothing to log in to, and nothing that a test needs from these.
+    local unit
+    for unit in getty.target serial-getty@ttyS0.service systemd-timesyncd.service systemd-networkd-wait-online.service; do
+        ln -sf /dev/null "$root/etc/systemd/system/$unit"
+    done
+    : >"$root/etc/fstab"
+    printf 'guest\n' >"$root/etc/hostname"
+    printf '127.0.0.1 localhost guest\n' >"$root/etc/hosts"
+    rm -rf "$root"/boot/initrd* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
+}
+
+# make_root_disk TREE DISK: a partitioned disk made without mounting anything.
+make_root_disk() {
+    local tree=$1 disk=$2
+    truncate -s "${ROOT_DISK_MIB}M" "$disk"
+    printf 'label: dos\nlabel-id: %s\nstart=%s, type=83\n' "$DISK_ID" "$((PARTITION_START_MIB * 2048))" |
+        sfdisk --quiet "$disk"
+    # No journal: the disk is thrown away after each run.
+    mkfs.ext4 -q -L pc-root -O ^has_journal -E "offset=$((PARTITION_START_MIB * 1048576)),lazy_itable_init=0" \
+        -d "$tree" "$disk" "$((ROOT_DISK_MIB - PARTITION_START_MIB - 1))M"
+}
+
+# What is done once inside the booted guest, so that no run has to: the container images are imported, and podman makes
+# its database.
+write_finish_script() {
+    cat <<'SCRIPT'
+set -eu
+import() {
+    podman import --quiet --change "CMD=$3" "/share/$1" "localhost/$2:latest"
+    podman tag "localhost/$2:latest" "$2:latest"
+}
+import busybox.tar busybox '["/bin/sh"]'
+import debian.tar debian '["/bin/bash"]'
+for runtime in crun runc; do
+    podman --runtime "$runtime" --cgroup-manager=cgroupfs run --rm busybox /bin/true
+done
+podman images
+sync
+SCRIPT
+}
+
+# Boots the new disk once, for real, and lets it keep what it wrote.
+finish_image() {
+    local kernel=$1 work=$2 scratch
+    scratch="$(mktemp -d "$work/finish.XXXXXX")"
+    write_finish_script >"$scratch/finish"
+    if ! "$HERE/vm" run --image "$work" --persistent --kernel-log "$work/kernel.log" \
+        --share "$scratch/finish:/share/finish" --share "$(busybox_tar):/share/busybox.tar" \
+        --share "$(debian_tar):/share/debian.tar" --timeout 900 -- /bin/bash /share/finish >"$work/finish.log" 2>&1; then
+        tail -n 40 "$work/finish.log" >&2 || true
+        die "the new $kernel image did not come through its first boot"
+    fi
+    rm -rf "$scratch"
+}
+
+build_image() {
+    local kernel=$1 dir=$2 started work packages
+    [[ -e "$dir/ready" ]] && return 0 # another process made it while this one waited for the lock
+    [[ $EUID -eq 0 ]] || die "images can be made by root only (mmdebstrap --mode=root keeps owners and device nodes)"
+    started="$(now)"
+    say "making the $kernel guest from Debian ${SUITES[$kernel]} (once; kept in $dir)"
+    work="$dir.partial"
+    rm -rf "$work"
+    mkdir -p "$work"
+    packages="$(IFS=,; echo "${GUEST_PACKAGES[*]}")"
+    debootstrap_tree "${SUITES[$kernel]}" "$work/tree" "$packages" >"$work/mmdebstrap.log" 2>&1 || {
+        tail -n 30 "$work/mmdebstrap.log" >&2
+        die "mmdebstrap failed, see $work/mmdebstrap.log"
+    }
+    cp "$work"/tree/boot/vmlinuz-* "$work/vmlinuz"
+    basename "$work"/tree/boot/vmlinuz-* | sed s/vmlinuz-// >"$work/release"
+    configure_root "$work/tree"
+    make_root_disk "$work/tree" "$work/root.img"
+    rm -rf --one-file-system "$work/tree"
+    say "$kernel: root disk made after $(($(now) - started)) s, importing the container images"
+    finish_image "$kernel" "$work"
+    chmod 0444 "$work/root.img"
+    : >"$work/ready"
+    rm -rf "$dir"
+    mv "$work" "$dir"
+    say "$kernel: image ready after $(($(now) - started)) s (kernel $(cat "$dir/release"))"
+}
+
+# ensure_image KERNEL: prints the image's directory.
+ensure_image() {
+    local dir
+    dir="$(image_dir "$1")"
+    [[ -e "$dir/ready" ]] || with_lock "vm-$1" build_image "$1" "$dir" >&2
+    printf '%s\n' "$dir"
+}
