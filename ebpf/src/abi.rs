@@ -235,7 +235,7 @@ pub struct Slot {
     pub set: u32,
     /// Policy generation, goes up at each switch; told in events.
     pub generation: u32,
-    /// Inode of the runtime's mount namespace: execs there are the runtime's own.
+    /// Inode of the runtime's mount namespace: execs there are the runtime's own. Stamped like [`Slot::runtime_root`].
     pub runtime_mntns: u32,
     /// Labelled tasks alive; the kernel writes it.
     pub tasks: u32,

@@ -1,3 +1,40 @@
 //! All that Portcullis runs in the kernel, and the only crate that speaks `bpf(2)`.
+//!
+//! The programs are C, in `bpf/`; [`abi`] is what they share with user space. [`Kernel`] puts them in force and pins them:
+//! what is pinned goes on without any process of ours. This crate knows slots, sets and segments, and nothing of policies;
+//! what is written into them is the enforcer's business.
+//!
+//! Unsafe code is confined to two private modules, one for `bpf(2)` and one for mappings.
 
 pub mod abi;
+#[cfg(feature = "bench")]
+pub mod bench;
+mod btf;
+mod elf;
+mod error;
+mod events;
+mod inventory;
+mod kallsyms;
+mod kernel;
+mod load;
+mod mmap;
+mod pins;
+mod probe;
+mod programs;
+mod segment;
+mod sys;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use events::{Event, Events};
+pub use inventory::ProgramInfo;
+pub use kernel::Kernel;
+pub use load::Options;
+pub use probe::{Finding, Lsm, Probe};
+pub use programs::Ladder;
+pub use segment::Segment;
+
+/// The compiled programs. The ELF reader of the loader wants them aligned.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));

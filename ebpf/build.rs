@@ -1,0 +1,71 @@
+//! Compiles the kernel programs. One object from one C file, so that every hook shares one set of maps.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Compilers that are tried, in this order. Set `CLANG` to choose another.
+const COMPILERS: [&str; 9] = [
+    "clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-16", "clang-15", "clang-14",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let sources = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("bpf");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    println!("cargo:rerun-if-env-changed=CLANG");
+    println!("cargo:rerun-if-changed={}", sources.display());
+    for entry in fs::read_dir(&sources)? {
+        println!("cargo:rerun-if-changed={}", entry?.path().display());
+    }
+    let clang = find_clang()?;
+    compile(&clang, &sources.join("portcullis.bpf.c"), &out.join("portcullis.bpf.o"))?;
+    if env::var_os("CARGO_FEATURE_BENCH").is_some() {
+        compile(&clang, &sources.join("bench.bpf.c"), &out.join("bench.bpf.o"))?;
+    }
+    Ok(())
+}
+
+fn find_clang() -> Result<String, Box<dyn Error>> {
+    if let Ok(chosen) = env::var("CLANG") {
+        return Ok(chosen);
+    }
+    let runs = |name: &&&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    COMPILERS.iter().find(runs).map(|name| (*name).to_owned()).ok_or_else(|| {
+        "no clang was found to compile the kernel programs; run: apt-get install clang libbpf-dev".into()
+    })
+}
+
+fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
+    let (define, include) = match arch.as_str() {
+        "x86_64" => ("__TARGET_ARCH_x86", "/usr/include/x86_64-linux-gnu"),
+        "aarch64" => ("__TARGET_ARCH_arm64", "/usr/include/aarch64-linux-gnu"),
+        other => return Err(format!("the kernel programs have not been ported to {other}").into()),
+    };
+    let result = Command::new(clang)
+        .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
+        .args(["-Wno-unused-function", "-Wno-address-of-packed-member"])
+        .args([format!("-D{define}"), format!("-I{include}")])
+        // Paths of the build machine would end up in the debug information and change the hash of the object.
+        .arg(format!("-fdebug-prefix-map={}=.", source.parent().unwrap_or(source).display()))
+        .arg("-c")
+        .arg(source)
+        .arg("-o")
+        .arg(object)
+        .output()?;
+    let said = String::from_utf8_lossy(&result.stderr);
+    if !result.status.success() {
+        let hint = if said.contains("bpf/bpf_helpers.h") || said.contains("linux/types.h") {
+            "\nheaders are missing; run: apt-get install libbpf-dev linux-libc-dev"
+        } else {
+            ""
+        };
+        return Err(format!("{clang} refused {}:\n{said}{hint}", source.display()).into());
+    }
+    for line in said.lines() {
+        println!("cargo:warning={line}");
+    }
+    Ok(())
+}

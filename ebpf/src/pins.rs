@@ -1,0 +1,224 @@
+//! The file system with the pins: what is in force is what is pinned.
+//!
+//! ```text
+//! /sys/fs/bpf/portcullis/v<layout>/maps/<map>
+//! /sys/fs/bpf/portcullis/v<layout>/links/<build>/<program>
+//! ```
+//!
+//! A directory of links is made under the name `<build>-new` and renamed when it is whole, so a crash never leaves half a
+//! build that looks like a whole one. Directories on their way out are `<build>-old`. Removing a link's pin detaches it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::mount::{MountFlags, mount};
+
+use crate::Error;
+use crate::abi::LAYOUT;
+
+/// include/uapi/linux/magic.h
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+const NEW: &str = "-new";
+const OLD: &str = "-old";
+
+/// Where pins and locks are.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Where the BPF file system is mounted.
+    mount: PathBuf,
+    /// Directory of ours in it.
+    root: PathBuf,
+    /// Directory of the locks.
+    run: PathBuf,
+}
+
+impl Place {
+    /// The one place that is in force on a host.
+    pub(crate) fn system() -> Place {
+        Place::named("portcullis")
+    }
+
+    /// A place beside it, for benchmarks and tests.
+    pub(crate) fn named(name: &str) -> Place {
+        let mount = PathBuf::from("/sys/fs/bpf");
+        Place { root: mount.join(name), mount, run: Path::new("/run").join(name) }
+    }
+
+    fn layout(&self) -> PathBuf {
+        self.root.join(format!("v{LAYOUT}"))
+    }
+
+    pub(crate) fn maps(&self) -> PathBuf {
+        self.layout().join("maps")
+    }
+
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    fn links(&self) -> PathBuf {
+        self.layout().join("links")
+    }
+
+    /// Whether the BPF file system is mounted where it belongs.
+    pub(crate) fn mounted(&self) -> bool {
+        statfs(&self.mount).is_ok_and(|info| info.f_type.cast_unsigned() == BPF_FS_MAGIC)
+    }
+
+    /// Mounts the BPF file system where it is not; true if that was needed.
+    pub(crate) fn mount(&self) -> Result<bool, Error> {
+        if self.mounted() {
+            return Ok(false);
+        }
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("bpf", &self.mount, "bpf", flags, c"mode=0700")
+            .map_err(|error| Error::system(format!("mounting the BPF file system at {}", self.mount.display()), error))?;
+        Ok(true)
+    }
+
+    /// Makes the directories for maps and links.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        create_dir(&self.maps())?;
+        create_dir(&self.links())
+    }
+
+    /// The device number of the BPF file system as the kernel holds it in `s_dev` (include/linux/kdev_t.h `MKDEV`).
+    pub(crate) fn device(&self) -> Result<u64, Error> {
+        let info = rustix::fs::stat(&self.mount).map_err(|error| Error::file(&self.mount, error))?;
+        Ok(u64::from(rustix::fs::major(info.st_dev)) << 20 | u64::from(rustix::fs::minor(info.st_dev)))
+    }
+
+    /// Waits until nobody else changes what is loaded. Held until the file is dropped.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
+        let (file, path) = self.lock_file("bpf.lock")?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|error| Error::file(path, error))?;
+        Ok(file)
+    }
+
+    /// The right to read the alerts, which only one process can have.
+    pub(crate) fn lock_events(&self) -> Result<File, Error> {
+        let (file, path) = self.lock_file("events.lock")?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::EventsTaken),
+            Err(error) => Err(Error::file(path, error)),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(File, PathBuf), Error> {
+        create_dir(&self.run)?;
+        let path = self.run.join(name);
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        Ok((file.map_err(|error| Error::file(&path, error))?, path))
+    }
+
+    /// The whole builds that are attached: usually one, two after an upgrade that did not come to its end.
+    pub(crate) fn builds(&self) -> Result<Vec<String>, Error> {
+        let mut builds = entries(&self.links())?;
+        builds.retain(|name| !name.ends_with(NEW) && !name.ends_with(OLD));
+        Ok(builds)
+    }
+
+    /// Directory of a whole build.
+    pub(crate) fn build(&self, build: &str) -> PathBuf {
+        self.links().join(build)
+    }
+
+    /// An empty directory to pin a new build's links in. What an earlier attempt has left there is removed.
+    pub(crate) fn begin(&self, build: &str) -> Result<PathBuf, Error> {
+        let path = self.links().join(format!("{build}{NEW}"));
+        remove(&path)?;
+        create_dir(&path)?;
+        Ok(path)
+    }
+
+    /// Makes what was begun the one build in force. In every instant at least one whole build is attached.
+    pub(crate) fn finish(&self, build: &str) -> Result<(), Error> {
+        let (from, to) = (self.links().join(format!("{build}{NEW}")), self.build(build));
+        if to.exists() {
+            // Somebody has removed pins from it; what is left of it stays attached until the new one is in place.
+            let aside = self.links().join(format!("{build}{OLD}"));
+            remove(&aside)?;
+            rename(&to, &aside)?;
+        }
+        rename(&from, &to)?;
+        self.keep_only(build)
+    }
+
+    /// Removes every directory of links but that of one build.
+    pub(crate) fn keep_only(&self, build: &str) -> Result<(), Error> {
+        for name in entries(&self.links())? {
+            if name != build {
+                remove(&self.links().join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything of every layout: links first, so that no program runs without its maps' meaning.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        let layouts = entries(&self.root)?;
+        for name in &layouts {
+            let links = self.root.join(name).join("links");
+            for build in entries(&links)? {
+                if !build.ends_with(OLD) && !build.ends_with(NEW) {
+                    // Half a build must not look like a whole one if this ends early.
+                    let aside = links.join(format!("{build}{OLD}"));
+                    remove(&aside)?;
+                    rename(&links.join(&build), &aside)?;
+                }
+            }
+            for build in entries(&links)? {
+                remove(&links.join(build))?;
+            }
+            remove(&links)?;
+        }
+        for name in &layouts {
+            remove(&self.root.join(name).join("maps"))?;
+            remove(&self.root.join(name))?;
+        }
+        remove(&self.root)
+    }
+
+    /// The names of the pinned maps.
+    pub(crate) fn pinned_maps(&self) -> Result<Vec<String>, Error> {
+        entries(&self.maps())
+    }
+}
+
+/// Names in a directory; none where there is no such directory.
+pub(crate) fn entries(path: &Path) -> Result<Vec<String>, Error> {
+    let directory = match fs::read_dir(path) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::file(path, error)),
+    };
+    let names = directory.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>, _>>().map_err(|error| Error::file(path, error))?;
+    names.sort();
+    Ok(names)
+}
+
+fn create_dir(path: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Error::file(path, error))
+}
+
+/// Removes a directory of pins.
+fn remove(path: &Path) -> Result<(), Error> {
+    for name in entries(path)? {
+        let pin = path.join(name);
+        fs::remove_file(&pin).map_err(|error| Error::file(pin, error))?;
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(|error| Error::file(from, error))
+}

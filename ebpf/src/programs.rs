@@ -1,0 +1,160 @@
+//! Which programs the object holds, where each attaches, and which of them a kernel may lack.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::Error;
+use crate::btf::{Btf, Found};
+use crate::elf::Elf;
+
+/// Hooks that some supported kernel does not have, and why nothing is lost there. Every hook that is not listed is required.
+/// Whether a hook exists is looked up in the kernel's type information, never told from its version.
+const OPTIONAL: [(&str, &str); 4] = [
+    ("file_truncate", "Linux 6.2; before, every truncation goes through path_truncate"),
+    ("inode_set_acl", "Linux 6.2; before, access control lists go through inode_setxattr"),
+    ("inode_remove_acl", "Linux 6.2; before, access control lists go through inode_removexattr"),
+    ("uring_override_creds", "Linux 5.16; before, it can't be seen that a ring uses registered credentials"),
+];
+
+/// Where a program attaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Attach {
+    /// A hook of the security modules, without its `bpf_lsm_`.
+    Lsm(String),
+    /// A tracepoint with typed arguments.
+    Tracepoint(String),
+    /// Nowhere: user space runs it in its own context.
+    OnDemand,
+}
+
+/// A program of the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) attach: Attach,
+}
+
+impl Program {
+    /// What its section says.
+    fn new(section: &str, name: &str) -> Result<Program, Error> {
+        let attach = match section.split_once('/') {
+            Some(("lsm" | "lsm.s", hook)) => Attach::Lsm(hook.to_owned()),
+            Some(("tp_btf", point)) => Attach::Tracepoint(point.to_owned()),
+            Some(("raw_tp" | "raw_tracepoint", _)) => Attach::OnDemand,
+            _ => return Err(Error::Object(format!("program {name} is in the unknown section {section}"))),
+        };
+        Ok(Program { name: name.to_owned(), attach })
+    }
+
+    /// Why a kernel may lack the hook; nothing for a required one.
+    pub(crate) fn optional(&self) -> Option<&'static str> {
+        let Attach::Lsm(hook) = &self.attach else { return None };
+        OPTIONAL.iter().find(|(name, _)| name == hook).map(|(_, reason)| *reason)
+    }
+
+    /// The hook, for messages.
+    pub(crate) fn hook(&self) -> &str {
+        match &self.attach {
+            Attach::Lsm(hook) => hook,
+            Attach::Tracepoint(point) => point,
+            Attach::OnDemand => "none",
+        }
+    }
+
+    /// The type whose presence says that this kernel has the hook.
+    fn needs(&self) -> Option<String> {
+        match &self.attach {
+            Attach::Lsm(hook) => Some(format!("bpf_lsm_{hook}")),
+            Attach::Tracepoint(point) => Some(format!("btf_trace_{point}")),
+            Attach::OnDemand => None,
+        }
+    }
+}
+
+/// The programs of an object, by name.
+pub(crate) fn programs(elf: &Elf<'_>) -> Result<Vec<Program>, Error> {
+    let mut programs =
+        elf.programs().into_iter().map(|(section, name)| Program::new(section, name)).collect::<Result<Vec<_>, _>>()?;
+    programs.sort_by(|a, b| a.name.cmp(&b.name));
+    if programs.is_empty() {
+        return Err(Error::Object("it holds no program".to_owned()));
+    }
+    Ok(programs)
+}
+
+/// How paths are read, by what the kernel offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ladder {
+    /// Through `bpf_rdonly_cast`: plain loads (Linux 6.2).
+    Cast = 1,
+    /// Through `bpf_probe_read_kernel`: one copy for each component.
+    Read = 2,
+}
+
+/// What this kernel has of what the programs need.
+pub(crate) struct Host {
+    found: HashMap<String, Found>,
+    setattr_args: u32,
+}
+
+const CAST: &str = "bpf_rdonly_cast";
+const SETATTR: &str = "bpf_lsm_inode_setattr";
+
+impl Host {
+    /// Reads the kernel's type information.
+    pub(crate) fn read(programs: &[Program]) -> Result<Host, Error> {
+        let path = "/sys/kernel/btf/vmlinux";
+        let bytes = std::fs::read(path).map_err(|error| Error::Btf(format!("{path}: {error}")))?;
+        let btf = Btf::parse(&bytes)?;
+        let names: Vec<String> = programs.iter().filter_map(Program::needs).collect();
+        let mut wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
+        wanted.extend([CAST, SETATTR]);
+        let found = btf.find(&wanted);
+        // Linux 5.12 put a user namespace, later an idmap, before the dentry (include/linux/lsm_hook_defs.h).
+        let arguments = found.get(SETATTR).and_then(|function| btf.arguments(*function));
+        let setattr_args = arguments.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        Ok(Host { found, setattr_args })
+    }
+
+    /// Whether the kernel has the program's hook.
+    pub(crate) fn has(&self, program: &Program) -> bool {
+        program.needs().is_none_or(|name| self.found.contains_key(&name))
+    }
+
+    /// BTF id of `bpf_rdonly_cast`.
+    pub(crate) fn cast(&self) -> Option<u32> {
+        self.found.get(CAST).map(|found| found.id)
+    }
+
+    pub(crate) fn ladder(&self) -> Ladder {
+        if self.cast().is_some() { Ladder::Cast } else { Ladder::Read }
+    }
+
+    /// Arguments of the hook `inode_setattr`.
+    pub(crate) fn setattr_args(&self) -> u32 {
+        self.setattr_args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_says_where_a_program_attaches() {
+        let attach = |section| Program::new(section, "p").map(|program| program.attach).ok();
+        assert_eq!(attach("lsm/file_open"), Some(Attach::Lsm("file_open".to_owned())));
+        assert_eq!(attach("lsm.s/file_open"), Some(Attach::Lsm("file_open".to_owned())));
+        assert_eq!(attach("tp_btf/task_newtask"), Some(Attach::Tracepoint("task_newtask".to_owned())));
+        assert_eq!(attach("raw_tp/sys_enter"), Some(Attach::OnDemand));
+        assert_eq!(attach("kprobe/do_exit"), None);
+        assert_eq!(attach("license"), None);
+    }
+
+    #[test]
+    fn only_what_some_kernel_lacks_is_optional() {
+        let optional = |hook: &str| Program::new(&format!("lsm/{hook}"), "p").expect("a hook").optional().is_some();
+        assert!(optional("file_truncate"));
+        assert!(!optional("file_open"));
+        assert!(!optional("bprm_check_security"));
+    }
+}
