@@ -1,0 +1,12 @@
+//! portcullis-hook: the door through which an OCI runtime's containers come in.
+//!
+//! The runtime runs it at `createRuntime`, when the container's init exists and waits, and at `poststop`. The hook finds out
+//! who the container is, without asking any daemon, and calls the enforcer; what it can't find out is an error and never a
+//! guess. It decides nothing about policies.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod host;
+pub mod identity;
+pub mod process;
+pub mod state;
