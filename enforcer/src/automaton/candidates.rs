@@ -1,0 +1,196 @@
+//! What each object of each rule says, strongest first, and to whom.
+
+use std::collections::BTreeMap;
+
+use portcullis_ebpf::abi;
+use portcullis_policy::decide::precedence;
+use portcullis_policy::meaning::{Action, Class, Object, Posture, Rule, RuleSet};
+
+/// What a rule says for one operation group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdicts {
+    /// To the owner of the object.
+    pub(super) owner: u32,
+    /// To everybody else.
+    pub(super) other: u32,
+}
+
+/// One object of one rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) rule: usize,
+    pub(super) object: usize,
+    /// Place in the order of precedence.
+    pub(super) rank: u32,
+    /// The rank that decisions tell. It is compared with the other automaton's only, so objects of a rule share one where
+    /// no execname comes between them: states that differ in nothing but the object become one.
+    pub(super) told: u32,
+    /// Whether its object is an execname.
+    pub(super) is_name: bool,
+    /// What it says, by group; `None` where it does not cover the group.
+    pub(super) groups: [Option<Verdicts>; abi::GROUPS as usize],
+}
+
+/// Everything that the rules of a set say.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// Path and execname candidates, strongest first.
+    pub(super) paths: Vec<Candidate>,
+    /// Network and capability candidates: rule and object, strongest first.
+    pub(super) others: Vec<(usize, usize)>,
+    /// Source paths with their class. Classes count from 1; 0 is everybody else.
+    pub(super) sources: Vec<(Vec<u8>, u32)>,
+    /// How many source classes there are, 0 included.
+    pub(super) classes: usize,
+    /// For each rule with sources, the classes it applies to. Empty for a rule without.
+    pub(super) classes_of: Vec<Vec<u32>>,
+    /// Verdict of each group for what no rule covers.
+    pub(super) unmatched: [u32; abi::GROUPS as usize],
+    /// The same for sockets.
+    pub(super) unmatched_network: u32,
+    /// The same for capabilities.
+    pub(super) unmatched_capability: u32,
+    by_rank: Vec<Option<Candidate>>,
+}
+
+impl Candidates {
+    pub(super) fn of(set: &RuleSet) -> Candidates {
+        let order = precedence(set);
+        let mut paths = Vec::with_capacity(order.len());
+        let mut others = Vec::new();
+        let mut by_rank = vec![None; order.len()];
+        // The first rank of each rule since the last execname.
+        let mut first: BTreeMap<usize, u32> = BTreeMap::new();
+        for (place, candidate) in order.iter().enumerate() {
+            let rule = &set.rules[candidate.rule];
+            if matches!(rule.class, Class::Network | Class::Capability) {
+                others.push((candidate.rule, candidate.object));
+                continue;
+            }
+            let rank = place as u32;
+            let is_name = matches!(rule.objects[candidate.object], Object::ExecName(_));
+            let told = if is_name {
+                first.clear();
+                rank
+            } else {
+                *first.entry(candidate.rule).or_insert(rank)
+            };
+            let groups = [abi::READ, abi::CHANGE, abi::EXEC].map(|group| verdicts(rule, group));
+            let candidate = Candidate { rule: candidate.rule, object: candidate.object, rank, told, is_name, groups };
+            by_rank[place] = Some(candidate);
+            paths.push(candidate);
+        }
+        let (sources, classes, classes_of) = source_classes(set);
+        let listed = |class: Class| set.rules.iter().any(|rule| rule.class == class && rule.action == Action::Allow);
+        let posture = |class, posture| match (listed(class), posture) {
+            (false, _) => abi::NONE,
+            (true, Posture::Audit) => abi::AUDIT,
+            (true, Posture::Block) => abi::BLOCK,
+        };
+        let file = posture(Class::File, set.postures.file);
+        Candidates {
+            paths,
+            others,
+            sources,
+            classes,
+            classes_of,
+            unmatched: [file, file, posture(Class::Process, set.postures.file)],
+            unmatched_network: posture(Class::Network, set.postures.network),
+            unmatched_capability: posture(Class::Capability, set.postures.capabilities),
+            by_rank,
+        }
+    }
+
+    /// The decision that the strongest candidates of each group make, given by rank. `posture` fills the groups without one.
+    pub(super) fn decision(&self, ranks: Ranks, posture: bool) -> abi::Decision {
+        let mut decision = abi::Decision::default();
+        for (group, op) in decision.op.iter_mut().enumerate() {
+            let candidate = self.by_rank.get(ranks[group] as usize).copied().flatten();
+            let said = candidate.and_then(|c| c.groups[group].map(|verdicts| (c, verdicts)));
+            *op = match said {
+                Some((c, v)) => {
+                    abi::DecisionOp { verdicts: v.owner | (v.other << 8) | ((c.rule as u32) << 16), rank: c.told }
+                }
+                None if posture && self.unmatched[group] != abi::NONE => {
+                    let verdict = self.unmatched[group];
+                    let verdicts = verdict | (verdict << 8) | (abi::RULE_POSTURE << 16);
+                    abi::DecisionOp { verdicts, rank: abi::RANK_POSTURE }
+                }
+                None => abi::DecisionOp { verdicts: abi::RULE_NONE << 16, rank: abi::RANK_NONE },
+            };
+        }
+        decision
+    }
+
+    /// Whether a rule applies to tasks of a source class.
+    pub(super) fn applies(&self, set: &RuleSet, rule: usize, class: u32) -> bool {
+        set.rules[rule].sources.is_empty() || self.classes_of[rule].binary_search(&class).is_ok()
+    }
+}
+
+/// By group, the rank of the strongest candidate, or [`NO_RANK`].
+pub(super) type Ranks = [u32; abi::GROUPS as usize];
+
+/// No candidate.
+pub(super) const NO_RANK: u32 = u32::MAX;
+
+/// Ranks of nothing at all.
+pub(super) const NO_RANKS: Ranks = [NO_RANK; abi::GROUPS as usize];
+
+/// What a rule says for an operation group; `None` where it does not cover it.
+fn verdicts(rule: &Rule, group: u32) -> Option<Verdicts> {
+    // On executions `readOnly` says nothing, see `portcullis_policy::decide`.
+    let covered = match rule.class {
+        Class::File => group == abi::READ || group == abi::CHANGE,
+        Class::Process => group == abi::EXEC,
+        Class::Network | Class::Capability => false,
+    };
+    if !covered {
+        return None;
+    }
+    if rule.read_only && group == abi::CHANGE && rule.action == Action::Allow {
+        return Some(Verdicts { owner: abi::BLOCK, other: abi::BLOCK });
+    }
+    if rule.read_only && group == abi::READ && rule.action != Action::Allow {
+        return None;
+    }
+    let said = match rule.action {
+        Action::Allow => abi::ALLOW,
+        Action::Audit => abi::AUDIT,
+        Action::Block => abi::BLOCK,
+    };
+    Some(match (rule.owner_only, rule.action) {
+        (false, _) => Verdicts { owner: said, other: said },
+        (true, Action::Audit) => Verdicts { owner: abi::ALLOW, other: abi::AUDIT },
+        (true, _) => Verdicts { owner: abi::ALLOW, other: abi::BLOCK },
+    })
+}
+
+type SourceClasses = (Vec<(Vec<u8>, u32)>, usize, Vec<Vec<u32>>);
+
+/// Groups the executables that rules name as sources: those that the same rules name are one class.
+fn source_classes(set: &RuleSet) -> SourceClasses {
+    let mut named: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
+    for (index, rule) in set.rules.iter().enumerate() {
+        for source in &rule.sources {
+            let rules = named.entry(source).or_default();
+            if rules.last() != Some(&index) {
+                rules.push(index);
+            }
+        }
+    }
+    let mut classes: BTreeMap<Vec<usize>, u32> = BTreeMap::new();
+    let mut classes_of = vec![Vec::new(); set.rules.len()];
+    let mut sources = Vec::with_capacity(named.len());
+    for (path, rules) in named {
+        let next = classes.len() as u32 + 1;
+        let class = *classes.entry(rules).or_insert_with_key(|rules| {
+            for &rule in rules {
+                classes_of[rule].push(next);
+            }
+            next
+        });
+        sources.push((path.to_vec(), class));
+    }
+    (sources, classes.len() + 1, classes_of)
+}

@@ -1,0 +1,423 @@
+//! All objects of a set in one trie, and the byte classes.
+//!
+//! The edges of the trie are the elements of a pattern with its groups expanded: a literal byte, `?`, a class, `*` or `**`.
+//! Patterns with a common prefix share its nodes, wildcards included, so forty rules that begin with `/**/` keep one node
+//! alive instead of forty. A node that is entered by `*` or `**` loops to itself; that is the only cycle there is.
+
+use std::collections::HashMap;
+
+use portcullis_ebpf::abi;
+use portcullis_policy::glob::{Node as GlobNode, class_contains};
+use portcullis_policy::meaning::{Object, RuleSet};
+
+use super::candidates::{Candidates, NO_RANK, NO_RANKS, Ranks};
+use super::{Budget, CompileError};
+
+/// One element of a flattened pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Item {
+    Byte(u8),
+    AnyChar,
+    /// Index into [`Builder::sets`].
+    Set(u32),
+    Star {
+        at_least_one: bool,
+    },
+    DoubleStar {
+        at_least_one: bool,
+    },
+}
+
+/// What a node does with a byte that none of its own edges names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loop {
+    No,
+    /// Stays, except on `/`.
+    Component,
+    /// Stays on every byte.
+    All,
+}
+
+/// A state of the NFA.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) looping: Loop,
+    /// The strongest candidates that end here, by group.
+    pub(super) accepts: Ranks,
+    /// The strongest that end here or further on.
+    pub(super) reaches: Ranks,
+    /// Source class of an executable's path that ends here; 0 for none.
+    pub(super) source: u32,
+    /// Index in [`Candidates::paths`] of the candidate that made this node, or `u32::MAX`.
+    pub(super) owner: u32,
+    /// Range in [`Nfa::closures`]: this node and those that it reaches without a byte.
+    closure: (u32, u32),
+    /// Range in [`Nfa::edges`].
+    edges: (u32, u32),
+    /// Range in [`Nfa::wide`].
+    wide: (u32, u32),
+}
+
+/// The NFA of a set.
+#[derive(Debug)]
+pub(super) struct Nfa {
+    pub(super) nodes: Vec<Node>,
+    closures: Vec<u32>,
+    edges: Vec<(u8, u32)>,
+    wide: Vec<(Loop, u32)>,
+    /// Class of each byte, from [`abi::ROW_FIRST_CLASS`].
+    pub(super) class_of: [u8; 256],
+    /// Number of classes.
+    pub(super) classes: usize,
+    /// Class of `/`.
+    pub(super) slash: u8,
+    /// For each source class, the roots of the tries that apply to it: paths, then execnames.
+    pub(super) path_roots: Vec<Vec<u32>>,
+    pub(super) name_roots: Vec<Vec<u32>>,
+    /// Root of the trie of source paths.
+    pub(super) source_root: Option<u32>,
+    /// Whether there are execname candidates.
+    pub(super) has_names: bool,
+}
+
+impl Nfa {
+    /// Builds the NFA of all path and execname candidates.
+    pub(super) fn build(set: &RuleSet, candidates: &Candidates, budget: Budget) -> Result<Nfa, CompileError> {
+        let mut builder = Builder::new(candidates, budget);
+        for (index, candidate) in candidates.paths.iter().enumerate() {
+            let key: &[u32] = &candidates.classes_of[candidate.rule];
+            let object = &set.rules[candidate.rule].objects[candidate.object];
+            let trie = if matches!(object, Object::ExecName(_)) { Trie::Names } else { Trie::Paths };
+            let root = builder.root(trie, key);
+            builder.owner = index as u32;
+            builder.object(root, object)?;
+        }
+        builder.owner = u32::MAX;
+        let source_root = (!candidates.sources.is_empty()).then(|| builder.node(Loop::No));
+        if let Some(root) = source_root {
+            for (path, class) in &candidates.sources {
+                let end = builder.literal(root, path)?;
+                builder.nodes[end as usize].source = *class;
+            }
+        }
+        builder.finish(source_root)
+    }
+
+    /// The node and what it reaches without a byte.
+    pub(super) fn closure(&self, node: u32) -> &[u32] {
+        let (from, to) = self.nodes[node as usize].closure;
+        &self.closures[from as usize..to as usize]
+    }
+
+    /// Edges by byte class, sorted by class.
+    pub(super) fn edges(&self, node: u32) -> &[(u8, u32)] {
+        let (from, to) = self.nodes[node as usize].edges;
+        &self.edges[from as usize..to as usize]
+    }
+
+    /// Edges that many classes take: every byte, or every byte but `/`.
+    pub(super) fn wide(&self, node: u32) -> &[(Loop, u32)] {
+        let (from, to) = self.nodes[node as usize].wide;
+        &self.wide[from as usize..to as usize]
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Trie {
+    Paths,
+    Names,
+}
+
+struct Builder<'a> {
+    candidates: &'a Candidates,
+    budget: Budget,
+    nodes: Vec<Node>,
+    children: HashMap<(u32, Item), u32>,
+    roots: HashMap<(Trie, Vec<u32>), u32>,
+    /// The `[...]` of all patterns: which bytes each holds.
+    sets: Vec<[bool; 256]>,
+    set_ids: HashMap<(Vec<(u8, u8)>, bool), u32>,
+    owner: u32,
+}
+
+impl<'a> Builder<'a> {
+    fn new(candidates: &'a Candidates, budget: Budget) -> Builder<'a> {
+        let mut builder = Builder {
+            candidates,
+            budget,
+            nodes: Vec::new(),
+            children: HashMap::new(),
+            roots: HashMap::new(),
+            sets: Vec::new(),
+            set_ids: HashMap::new(),
+            owner: u32::MAX,
+        };
+        builder.root(Trie::Paths, &[]);
+        builder.root(Trie::Names, &[]);
+        builder
+    }
+
+    /// The root of the trie for the rules that apply to exactly these source classes; to all of them if there is none.
+    fn root(&mut self, trie: Trie, classes: &[u32]) -> u32 {
+        if let Some(&root) = self.roots.get(&(trie, classes.to_vec())) {
+            return root;
+        }
+        let root = self.node(Loop::No);
+        self.roots.insert((trie, classes.to_vec()), root);
+        root
+    }
+
+    fn node(&mut self, looping: Loop) -> u32 {
+        let node = Node {
+            looping,
+            accepts: NO_RANKS,
+            reaches: NO_RANKS,
+            source: 0,
+            owner: self.owner,
+            closure: (0, 0),
+            edges: (0, 0),
+            wide: (0, 0),
+        };
+        self.nodes.push(node);
+        self.nodes.len() as u32 - 1
+    }
+
+    fn child(&mut self, parent: u32, item: Item) -> Result<u32, CompileError> {
+        if let Some(&child) = self.children.get(&(parent, item)) {
+            return Ok(child);
+        }
+        // Each node costs the later steps several of their own; this keeps memory in proportion too.
+        if self.nodes.len() as u64 * 16 > self.budget.max_steps {
+            let contributors = Vec::new();
+            return Err(CompileError::TooComplex { max: self.budget.max_steps, contributors });
+        }
+        let looping = match item {
+            Item::Byte(_) | Item::AnyChar | Item::Set(_) => Loop::No,
+            Item::Star { .. } => Loop::Component,
+            Item::DoubleStar { .. } => Loop::All,
+        };
+        let child = self.node(looping);
+        self.children.insert((parent, item), child);
+        Ok(child)
+    }
+
+    fn literal(&mut self, mut at: u32, bytes: &[u8]) -> Result<u32, CompileError> {
+        for &byte in bytes {
+            at = self.child(at, Item::Byte(byte))?;
+        }
+        Ok(at)
+    }
+
+    fn accept(&mut self, node: u32) {
+        let candidate = self.candidates.paths[self.owner as usize];
+        for (group, rank) in self.nodes[node as usize].accepts.iter_mut().enumerate() {
+            if candidate.groups[group].is_some() {
+                *rank = candidate.rank.min(*rank);
+            }
+        }
+    }
+
+    fn object(&mut self, root: u32, object: &Object) -> Result<(), CompileError> {
+        match object {
+            Object::Path(bytes) | Object::ExecName(bytes) => {
+                let end = self.literal(root, bytes)?;
+                self.accept(end);
+            }
+            Object::Directory { dir, recursive } => {
+                let end = self.literal(root, dir)?;
+                self.accept(end);
+                let inside = self.child(end, Item::Byte(b'/'))?;
+                let below = if *recursive {
+                    Item::DoubleStar { at_least_one: false }
+                } else {
+                    Item::Star { at_least_one: false }
+                };
+                let below = self.child(inside, below)?;
+                self.accept(below);
+            }
+            Object::Pattern(glob) => {
+                let mut patterns = vec![Vec::new()];
+                self.flatten(glob.ast(), &mut patterns);
+                for items in patterns {
+                    let mut at = root;
+                    for (index, &item) in items.iter().enumerate() {
+                        at = self.child(at, relaxed(item, &items[..index], &items[index + 1..]))?;
+                    }
+                    self.accept(at);
+                }
+            }
+            Object::Protocol(_) | Object::Capability(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Appends a pattern to each of `heads`, once for each way to expand its groups. [`MAX_GLOB_ALTERNATIVES`] bounds it.
+    ///
+    /// [`MAX_GLOB_ALTERNATIVES`]: portcullis_policy::glob::MAX_GLOB_ALTERNATIVES
+    fn flatten(&mut self, nodes: &[GlobNode], heads: &mut Vec<Vec<Item>>) {
+        for node in nodes {
+            let item = match node {
+                GlobNode::Literal(bytes) => {
+                    for head in heads.iter_mut() {
+                        head.extend(bytes.iter().map(|&byte| Item::Byte(byte)));
+                    }
+                    continue;
+                }
+                GlobNode::Alternatives(alternatives) => {
+                    let mut expanded = Vec::new();
+                    for alternative in alternatives {
+                        let mut tails = heads.clone();
+                        self.flatten(alternative, &mut tails);
+                        expanded.append(&mut tails);
+                    }
+                    *heads = expanded;
+                    continue;
+                }
+                GlobNode::AnyChar => Item::AnyChar,
+                GlobNode::Class { ranges, negated } => Item::Set(self.set(ranges, *negated)),
+                GlobNode::Star { min } => Item::Star { at_least_one: *min > 0 },
+                GlobNode::DoubleStar { min } => Item::DoubleStar { at_least_one: *min > 0 },
+            };
+            heads.iter_mut().for_each(|head| head.push(item));
+        }
+    }
+
+    fn set(&mut self, ranges: &[(u8, u8)], negated: bool) -> u32 {
+        let key = (ranges.to_vec(), negated);
+        if let Some(&id) = self.set_ids.get(&key) {
+            return id;
+        }
+        let id = self.sets.len() as u32;
+        self.sets.push(std::array::from_fn(|byte| class_contains(ranges, negated, byte as u8)));
+        self.set_ids.insert(key, id);
+        id
+    }
+
+    fn finish(self, source_root: Option<u32>) -> Result<Nfa, CompileError> {
+        let (class_of, classes) = self.byte_classes()?;
+        let mut children: Vec<((u32, Item), u32)> = self.children.into_iter().collect();
+        children.sort_unstable();
+        let mut nodes = self.nodes;
+        // Children come after their parents, so the last first.
+        let mut upwards: Vec<(u32, u32)> = children.iter().map(|&((parent, _), child)| (child, parent)).collect();
+        upwards.sort_unstable_by(|a, b| b.cmp(a));
+        for node in &mut nodes {
+            node.reaches = node.accepts;
+        }
+        for (child, parent) in upwards {
+            let child = nodes[child as usize].reaches;
+            let parent = &mut nodes[parent as usize].reaches;
+            for (mine, theirs) in parent.iter_mut().zip(child) {
+                *mine = theirs.min(*mine);
+            }
+        }
+        let (mut edges, mut wide, mut without_byte) = (Vec::new(), Vec::new(), vec![Vec::new(); nodes.len()]);
+        let mut children = children.into_iter().peekable();
+        for (index, node) in nodes.iter_mut().enumerate() {
+            let (first_edge, first_wide) = (edges.len(), wide.len());
+            match node.looping {
+                Loop::No => {}
+                looping => wide.push((looping, index as u32)),
+            }
+            while let Some(((_, item), child)) = children.next_if(|((parent, _), _)| *parent as usize == index) {
+                match item {
+                    Item::Byte(byte) => edges.push((class_of[usize::from(byte)], child)),
+                    Item::Set(id) => {
+                        let mut has = [false; 256];
+                        for (byte, _) in self.sets[id as usize].iter().enumerate().skip(1).filter(|(_, member)| **member) {
+                            has[usize::from(class_of[byte])] = true;
+                        }
+                        edges.extend((0..=255u8).filter(|&class| has[usize::from(class)]).map(|class| (class, child)));
+                    }
+                    Item::AnyChar | Item::Star { at_least_one: true } => wide.push((Loop::Component, child)),
+                    Item::DoubleStar { at_least_one: true } => wide.push((Loop::All, child)),
+                    Item::Star { .. } | Item::DoubleStar { .. } => without_byte[index].push(child),
+                }
+            }
+            edges[first_edge..].sort_unstable();
+            node.edges = (first_edge as u32, edges.len() as u32);
+            node.wide = (first_wide as u32, wide.len() as u32);
+        }
+        let mut closures = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter_mut().enumerate() {
+            let first = closures.len();
+            closures.push(index as u32);
+            let mut done = first;
+            while let Some(&next) = closures.get(done) {
+                closures.extend_from_slice(&without_byte[next as usize]);
+                done += 1;
+            }
+            node.closure = (first as u32, closures.len() as u32);
+        }
+        let roots = |trie: Trie| -> Vec<Vec<u32>> {
+            let mut by_class = vec![vec![self.roots[&(trie, Vec::new())]]; self.candidates.classes];
+            for ((_, classes), &root) in self.roots.iter().filter(|((of, classes), _)| *of == trie && !classes.is_empty()) {
+                for &class in classes {
+                    by_class[class as usize].push(root);
+                }
+            }
+            by_class.iter_mut().for_each(|roots| roots.sort_unstable());
+            by_class
+        };
+        let (path_roots, name_roots) = (roots(Trie::Paths), roots(Trie::Names));
+        let has_names = name_roots.iter().flatten().any(|&root| nodes[root as usize].reaches[abi::EXEC as usize] != NO_RANK);
+        let slash = class_of[usize::from(b'/')];
+        Ok(Nfa {
+            nodes,
+            closures,
+            edges,
+            wide,
+            class_of,
+            classes,
+            slash,
+            path_roots,
+            name_roots,
+            source_root,
+            has_names,
+        })
+    }
+
+    /// Bytes that no rule tells apart are one class. A byte that some rule has literally is alone in its class.
+    fn byte_classes(&self) -> Result<([u8; 256], usize), CompileError> {
+        let mut literal = [false; 256];
+        literal[usize::from(b'/')] = true;
+        for (_, item) in self.children.keys() {
+            if let Item::Byte(byte) = item {
+                literal[usize::from(*byte)] = true;
+            }
+        }
+        let mut ids: HashMap<(Option<u8>, Vec<bool>), usize> = HashMap::new();
+        let mut classes = [0usize; 256];
+        for byte in 1..=255u8 {
+            let index = usize::from(byte);
+            let member = |set: &[bool; 256]| set[index];
+            let key = match literal[index] {
+                true => (Some(byte), Vec::new()),
+                false => (None, self.sets.iter().map(member).collect()),
+            };
+            let next = ids.len();
+            classes[index] = *ids.entry(key).or_insert(next);
+        }
+        // No path has a NUL, so it needs no class of its own.
+        classes[0] = classes[1];
+        let first = abi::ROW_FIRST_CLASS as usize;
+        let max = 256 - first;
+        if ids.len() > max {
+            return Err(CompileError::TooManyByteClasses { classes: ids.len(), max });
+        }
+        Ok((classes.map(|class| (class + first) as u8), ids.len()))
+    }
+}
+
+/// A star that ends the pattern right after a `/` needs a byte. No path ends in `/`, so it may as well need none, and then
+/// `/usr/**` is settled at `/usr/` like a directory. The root itself is decided elsewhere.
+fn relaxed(item: Item, before: &[Item], after: &[Item]) -> Item {
+    let ends = after.iter().all(|item| matches!(item, Item::Star { .. } | Item::DoubleStar { .. }));
+    match item {
+        Item::Star { .. } if ends && before.last() == Some(&Item::Byte(b'/')) => Item::Star { at_least_one: false },
+        Item::DoubleStar { .. } if ends && before.last() == Some(&Item::Byte(b'/')) => {
+            Item::DoubleStar { at_least_one: false }
+        }
+        item => item,
+    }
+}
