@@ -11,6 +11,23 @@ const COMPILERS: [&str; 9] = [
     "clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-16", "clang-15", "clang-14",
 ];
 
+/// Every type of `abi.h`, so that a test can compare them with their mirrors: the object of the programs keeps the type
+/// information only of what it declares variables of.
+const LAYOUT: &str = r#"
+#include "abi.h"
+struct {
+	struct pc_decision decision;
+	struct pc_set set;
+	struct pc_slot slot;
+	struct pc_cgroup cgroup;
+	struct pc_config config;
+	struct pc_event event;
+	struct pc_stats stats;
+	enum pc_kind kind;
+	enum pc_op op;
+} pc_layout;
+"#;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let sources = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("bpf");
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -21,6 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let clang = find_clang()?;
     compile(&clang, &sources.join("portcullis.bpf.c"), &out.join("portcullis.bpf.o"))?;
+    let layout = out.join("layout.c");
+    fs::write(&layout, LAYOUT)?;
+    compile(&clang, &layout, &out.join("layout.bpf.o"))?;
     if env::var_os("CARGO_FEATURE_BENCH").is_some() {
         compile(&clang, &sources.join("bench.bpf.c"), &out.join("bench.bpf.o"))?;
     }
@@ -47,7 +67,7 @@ fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), Box<dyn Erro
     let result = Command::new(clang)
         .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
         .args(["-Wno-unused-function", "-Wno-address-of-packed-member"])
-        .args([format!("-D{define}"), format!("-I{include}")])
+        .args([format!("-D{define}"), format!("-I{include}"), "-Ibpf".to_owned()])
         // Paths of the build machine would end up in the debug information and change the hash of the object.
         .arg(format!("-fdebug-prefix-map={}=.", source.parent().unwrap_or(source).display()))
         .arg("-c")

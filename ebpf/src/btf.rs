@@ -51,6 +51,8 @@ struct Type<'a> {
     entries: usize,
     /// Size or referenced type.
     size_or_type: u32,
+    /// Members, enumerators and the like.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only layouts are made of them, and only tests compare those"))]
     rest: &'a [u8],
 }
 

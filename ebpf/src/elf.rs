@@ -74,6 +74,7 @@ impl<'a> Elf<'a> {
     }
 
     /// The bytes of a section.
+    #[cfg(test)]
     pub(crate) fn section(&self, name: &str) -> Option<&'a [u8]> {
         self.sections.iter().find(|s| s.name == name).and_then(|s| self.content(s))
     }
