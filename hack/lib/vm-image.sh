@@ -126,7 +126,7 @@ write_finish_script() {
     cat <<'SCRIPT'
 set -eu
 import() {
-    podman import --quiet --change "CMD=$3" "/share/$1" "localhost/$2:latest"
+    podman import --quiet --change "CMD=$3" "/run/import/$1" "localhost/$2:latest"
     podman tag "localhost/$2:latest" "$2:latest"
 }
 import busybox.tar busybox '["/bin/sh"]'
@@ -145,8 +145,8 @@ finish_image() {
     scratch="$(mktemp -d "$work/finish.XXXXXX")"
     write_finish_script >"$scratch/finish"
     if ! "$HERE/vm" run --image "$work" --persistent --kernel-log "$work/kernel.log" \
-        --share "$scratch/finish:/share/finish" --share "$(busybox_tar):/share/busybox.tar" \
-        --share "$(debian_tar):/share/debian.tar" --timeout 900 -- /bin/bash /share/finish >"$work/finish.log" 2>&1; then
+        --share "$scratch/finish:/run/import/finish" --share "$(busybox_tar):/run/import/busybox.tar" \
+        --share "$(debian_tar):/run/import/debian.tar" --timeout 1200 -- /bin/bash /run/import/finish >"$work/finish.log" 2>&1; then
         tail -n 40 "$work/finish.log" >&2 || true
         die "the new $kernel image did not come through its first boot"
     fi

@@ -19,12 +19,11 @@ KERNEL_ARGUMENTS=(
     lsm=landlock,lockdown,yama,apparmor,bpf
 )
 
-# Software emulation: one CPU, since qemu 7.2 panics 7.x kernels now and then with two; a named CPU, since 7.2's
-# `-cpu max` panics 6.12 (the features taken off are those that the emulation lacks).
+# A named CPU: `-cpu max` of qemu 7.2 panics 6.12 at once. The features taken off are those that the emulation lacks,
+# and cx16, which qemu 7.2 emulates wrongly.
 TCG_ARGUMENTS=(-accel 'tcg,thread=multi,tb-size=512' -cpu Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl)
+OLD_TCG_ARGUMENTS=("${TCG_ARGUMENTS[@]:0:3}" "${TCG_ARGUMENTS[3]},-cx16")
 KVM_ARGUMENTS=(-accel kvm -cpu host)
-
-qemu_binary() { command -v "${PORTCULLIS_QEMU:-qemu-system-x86_64}" || die "qemu-system-x86_64 is missing; run hack/deps" "$EXIT_RIG"; }
 
 qemu_base_arguments() {
     printf '%s\n' -machine q35 -nodefaults -no-user-config -display none -no-reboot -nic none
@@ -38,7 +37,7 @@ kvm_boots() {
     log="$(mktemp)"
     local -a base
     mapfile -t base < <(qemu_base_arguments)
-    timeout --kill-after=2 20 "$(qemu_binary)" "${base[@]}" "${KVM_ARGUMENTS[@]}" -m 512 \
+    timeout --kill-after=2 20 "${QEMU[@]}" "${base[@]}" "${KVM_ARGUMENTS[@]}" -m 512 \
         -kernel "$1/vmlinuz" -append "${KERNEL_ARGUMENTS[*]} init=/sbin/guest-init" \
         -drive "file=$1/root.img,if=none,id=root,format=raw,snapshot=on" -device nvme,drive=root,serial=root \
         -serial "file:$log" </dev/null >/dev/null 2>&1 || true
@@ -129,9 +128,10 @@ boot_once() {
     local image=$1 code=0
     local -a base accel drives
     mapfile -t base < <(qemu_base_arguments)
-    case "$(accelerator "$image")" in
-        kvm) accel=("${KVM_ARGUMENTS[@]}") ;;
-        *) accel=("${TCG_ARGUMENTS[@]}") ;;
+    case "$(accelerator "$image")$QEMU_GOOD" in
+        kvm*) accel=("${KVM_ARGUMENTS[@]}") ;;
+        tcg1) accel=("${TCG_ARGUMENTS[@]}") ;;
+        *) accel=("${OLD_TCG_ARGUMENTS[@]}") ;;
     esac
     local snapshot=on
     [[ -n "$persistent" ]] && snapshot=off
@@ -142,14 +142,14 @@ boot_once() {
     [[ -z "$results" ]] || drives+=(-drive "file=$run_dir/results.img,if=none,id=results,format=raw" -device nvme,drive=results,serial=results)
     local append="${KERNEL_ARGUMENTS[*]} $kernel_append"
     if [[ -n "$systemd" ]]; then
-        append+=" init=/lib/systemd/systemd systemd.unit=multi-user.target systemd.wants=guest-run.service systemd.unified_cgroup_hierarchy=1"
+        append+=" init=/lib/systemd/systemd systemd.unit=multi-user.target systemd.wants=guest-run.service systemd.condition_needs_update=no"
     else
         append+=" init=/sbin/guest-init"
     fi
     : >"$run_dir/control"
     # The serial ports in order: ttyS0 kernel log, ttyS1 the command's output, ttyS2 control.
     # Nothing is read from our stdin, so that a script may run guests in a loop over its input.
-    TMPDIR="$run_dir" "$(qemu_binary)" "${base[@]}" "${accel[@]}" -smp "$smp" -m "$memory" \
+    TMPDIR="$run_dir" "${QEMU[@]}" "${base[@]}" "${accel[@]}" -smp "$smp" -m "$memory" \
         -kernel "$image/vmlinuz" -append "$append" "${drives[@]}" \
         -serial "file:$run_dir/kernel.log" \
         -chardev stdio,id=output,signal=off -serial chardev:output \
@@ -226,6 +226,7 @@ run_guest() (
     done
     (($#)) || die "no command" 2
     started="$(now)"
+    choose_qemu
     run_dir="$(mktemp -d "$(cache_dir)/vm/run.XXXXXX")"
     trap cleanup_run EXIT
     trap 'exit 130' INT
