@@ -29,6 +29,8 @@ mod walk;
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod refusals;
 
 use portcullis_ebpf::abi;
 use portcullis_policy::meaning::{MAX_RULES, RuleSet};
@@ -71,6 +73,9 @@ pub struct Stats {
     pub bytes: usize,
 }
 
+/// What helps against a set that is too large.
+const ADVICE: &str = "name directories in place of long lists of paths, avoid `**` in the middle of patterns, or narrow the selectors";
+
 /// Why a policy set was not compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -82,7 +87,7 @@ pub enum CompileError {
         rules: usize,
     },
     /// The automaton grew over the budget.
-    #[error("the automaton has more than {max} states; most come from {}; replace `**` in the middle of a pattern with the directories that are meant, or split the policies", list(contributors))]
+    #[error("the automaton has more than {max} states; most come from {}; {ADVICE}", list(contributors))]
     TooManyStates {
         /// The limit.
         max: usize,
@@ -90,7 +95,7 @@ pub enum CompileError {
         contributors: Vec<Contributor>,
     },
     /// The tables are larger than the budget or a segment.
-    #[error("the tables take {bytes} bytes ({states} states of {classes} byte classes) and {max} are allowed; most come from {}; use directories and patterns in place of long lists of paths, or split the policies", list(contributors))]
+    #[error("the tables take {bytes} bytes ({states} states of {classes} byte classes) and {max} are allowed; most come from {}; {ADVICE}", list(contributors))]
     TooLarge {
         /// Bytes that would be needed.
         bytes: usize,
@@ -104,7 +109,7 @@ pub enum CompileError {
         contributors: Vec<Contributor>,
     },
     /// The builder took more steps than the budget has.
-    #[error("compiling takes more than {max} steps; most come from {}; replace `**` in the middle of a pattern with the directories that are meant", list(contributors))]
+    #[error("compiling takes more than {max} steps; most come from {}; {ADVICE}", list(contributors))]
     TooComplex {
         /// The limit.
         max: u64,

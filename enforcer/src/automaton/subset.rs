@@ -15,6 +15,9 @@ use super::{Budget, CompileError, Contributor};
 /// The rules named when a budget is exceeded.
 const MAX_CONTRIBUTORS: usize = 3;
 
+/// Most NFA nodes that all states may have together, a step each besides: it bounds memory to about 100 MiB.
+const MAX_MEMBERS: usize = 8 << 20;
+
 /// What the decision column of a state means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Label {
@@ -294,6 +297,9 @@ impl<'a> Builder<'a> {
     fn add(&mut self, domain: Domain, nodes: &[u32], label: Label) -> Result<u32, Over> {
         if self.ranges.len() >= self.budget.max_states {
             return Err(Over::States);
+        }
+        if self.members.len() + nodes.len() > MAX_MEMBERS {
+            return Err(Over::Steps);
         }
         let from = self.members.len() as u32;
         self.members.extend_from_slice(nodes);
