@@ -9,6 +9,7 @@ use crate::load::{self, Options};
 use crate::mmap::Mapping;
 use crate::pins::Place;
 use crate::probe::Probe;
+use crate::programs::Program;
 use crate::segment::Segment;
 use crate::table::Table;
 use crate::{Error, OBJECT, sys};
@@ -44,11 +45,16 @@ impl Kernel {
     /// [`Error::Unsupported`], [`Error::MissingHook`] and [`Error::NotRunning`] are the host's; what was in force before
     /// stays in force.
     pub fn load(options: Options) -> Result<Kernel, Error> {
-        Self::load_at(Place::system(), OBJECT, options)
+        Self::load_at(Place::system(), OBJECT, options, |_| true)
     }
 
-    pub(crate) fn load_at(place: Place, object: &[u8], options: Options) -> Result<Kernel, Error> {
-        let notes = load::load(&place, object, options)?;
+    pub(crate) fn load_at(
+        place: Place,
+        object: &[u8],
+        options: Options,
+        wanted: impl Fn(&Program) -> bool,
+    ) -> Result<Kernel, Error> {
+        let notes = load::load(&place, object, options, wanted)?;
         let device = place.device()?;
         let mut kernel = Self::open_at(place)?;
         kernel.notes = notes;
