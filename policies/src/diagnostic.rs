@@ -59,13 +59,15 @@ impl Diagnostic {
         let mut out = format!("{}\n", Headline(self));
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
-        let line = source.split(|&b| b == b'\n').nth(self.line.saturating_sub(1) as usize);
+        let source = String::from_utf8_lossy(source);
+        let line = crate::yaml::lines(&source).nth(self.line.saturating_sub(1) as usize);
         let column = self.column.max(1) as usize;
         if let Some(line) = line
             && column <= MAX_SHOWN_COLUMNS
         {
             // Control characters of a hostile file must not reach a terminal; a TAB must stay one column wide.
-            let shown: String = String::from_utf8_lossy(line)
+            let shown: String = line
+                .trim_start_matches('\u{feff}')
                 .trim_end()
                 .chars()
                 .take(MAX_SHOWN_COLUMNS)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use super::{Chunk, Key, MAX_ALIASED_NODES, MAX_DEPTH, MAX_NODES, Node, Value};
+use super::{Chunk, Key, MAX_ALIASED_NODES, MAX_DEPTH, MAX_NODES, Node, Value, lines};
 use crate::diagnostic::{Position, quote};
 
 /// What keeps a document from being read at all.
@@ -27,8 +27,15 @@ pub(crate) fn load(chunk: Chunk<'_>) -> Result<(Node, Vec<Unreadable>), Unreadab
         };
         match step {
             Ok(None) => {}
-            // The chunk has no further document: `split` cut at every marker.
-            Ok(Some(node)) => root = root.or(Some(node)),
+            Ok(Some(node)) if root.is_none() => root = Some(node),
+            // `split` cuts at every marker. If the parser sees one where it does not, nothing may be lost in silence.
+            Ok(Some(node)) => {
+                return Err(Unreadable {
+                    at: node.at,
+                    message: "a second document starts here without a line `---` before it".to_owned(),
+                    help: "write `---` on a line of its own".to_owned(),
+                });
+            }
             Err(unreadable) => return Err(unreadable),
         }
     }
@@ -182,8 +189,12 @@ impl Loader<'_> {
     /// A syntax error, told by its usual cause where that can be seen: a TAB in the indentation.
     fn syntax(&self, error: &ScanError) -> Unreadable {
         let at = self.position(*error.marker());
+        // The scanner looks ahead of the events, and has its own limit on `[` and `{` at 255 levels.
+        if error.info().contains("recursion limit") {
+            return too_deep(at);
+        }
         let in_chunk = error.marker().line();
-        let tab = self.chunk.text.lines().take(in_chunk).enumerate().filter_map(|(number, line)| {
+        let tab = lines(self.chunk.text).take(in_chunk).enumerate().filter_map(|(number, line)| {
             let indent = &line[..line.len() - line.trim_start_matches([' ', '\t', '-']).len()];
             indent.find('\t').map(|column| (number, column))
         });

@@ -13,7 +13,7 @@ mod split;
 
 pub(crate) use load::{Unreadable, load};
 pub(crate) use node::{Key, Node, Value};
-pub(crate) use split::{Chunk, split};
+pub(crate) use split::{Chunk, lines, split};
 
 /// Largest file that is read, in bytes. An etcd object is at most 1.5 MiB; the largest published policy has 14 KiB.
 pub const MAX_FILE_BYTES: usize = 1 << 20;

@@ -15,7 +15,7 @@ pub(crate) fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut start = 0;
     let mut start_line = 0;
     let mut offset = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
+    for (number, line) in lines(text).enumerate() {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let next = offset + line.len();
         if let Some(rest) = marker(line) {
@@ -26,8 +26,22 @@ pub(crate) fn split(text: &str) -> Vec<Chunk<'_>> {
         offset = next;
     }
     chunks.push(Chunk { text: &text[start..], lines_before: start_line });
-    chunks.retain(|chunk| chunk.text.lines().any(|line| !is_silent(line)));
+    chunks.retain(|chunk| lines(chunk.text).any(|line| !is_silent(line)));
     chunks
+}
+
+/// The lines of `text` with their breaks. As YAML has it, a carriage return by itself breaks a line too (rule `b-break`).
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.find(['\n', '\r']).map_or(rest.len(), |at| at + if rest[at..].starts_with("\r\n") { 2 } else { 1 });
+        let (line, after) = rest.split_at(end);
+        rest = after;
+        Some(line)
+    })
 }
 
 /// What follows a `---` or `...` at the start of a line, when that is what the line starts with.
@@ -55,6 +69,7 @@ mod tests {
         assert_eq!(parts("a: 1\n---\nb: 2\n...\n# nothing\n---\n---  # c\nc: 3"), [(0, "a: 1\n"), (2, "b: 2\n"), (7, "c: 3")]);
         assert_eq!(parts("%YAML 1.2\n---\na: 1\n"), [(2, "a: 1\n")]);
         assert_eq!(parts("a: 1\r\n---\r\nb: 2\r\n"), [(0, "a: 1\r\n"), (2, "b: 2\r\n")]);
+        assert_eq!(parts("a: 1\r---\rb: 2\r"), [(0, "a: 1\r"), (2, "b: 2\r")]);
         assert_eq!(parts("--- {a: 1}\n"), [(0, "--- {a: 1}\n")]);
         assert!(parts("\n# only a comment\n---\n").is_empty());
     }
