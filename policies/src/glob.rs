@@ -182,6 +182,19 @@ impl Glob {
         &self.literal_prefix
     }
 
+    /// The pattern with the first `length` bytes of its literal prefix replaced by the path `to`. `None` if the prefix is
+    /// shorter, or the result would be no pattern (too long, say).
+    pub fn rebase(&self, length: usize, to: &[u8]) -> Option<Glob> {
+        if length > self.literal_prefix.len() {
+            return None;
+        }
+        let mut rest = &self.text[..];
+        for _ in 0..length {
+            rest = rest.strip_prefix(b"\\").unwrap_or(rest).split_first()?.1;
+        }
+        Glob::parse(&[&escape(to), rest].concat()).ok()
+    }
+
     /// The pattern as a tree, for those that build automata from it.
     pub fn ast(&self) -> &[Node] {
         &self.nodes

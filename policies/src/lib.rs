@@ -8,6 +8,8 @@ pub mod decide;
 pub mod glob;
 pub mod network;
 pub mod diagnostic;
+pub mod expectation;
+pub mod links;
 mod mean;
 pub mod parse;
 mod path;

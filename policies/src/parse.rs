@@ -64,6 +64,13 @@ pub fn parse(file: &Path, text: impl AsRef<[u8]>, options: Options) -> Parsed {
     reader.parsed
 }
 
+/// Reads a document that stands in another one of `file`: a policy in an expectation file.
+pub(crate) fn parse_node(file: &Arc<PathBuf>, node: &Node, options: Options) -> Parsed {
+    let mut reader = Reader { file: Arc::clone(file), options, parsed: Parsed::default() };
+    reader.node(node, Vec::new());
+    reader.parsed
+}
+
 struct Reader {
     file: Arc<PathBuf>,
     options: Options,

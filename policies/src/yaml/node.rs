@@ -77,4 +77,46 @@ impl Node {
             Value::Mapping(entries) => 1 + entries.iter().map(|(_, node)| node.depth()).max().unwrap_or(0),
         }
     }
+
+    /// Writes the tree as YAML in one line. What is plain and a number, a boolean or null stays plain; all else is quoted.
+    pub(crate) fn write_flow(&self, out: &mut String) {
+        match &self.value {
+            Value::Scalar { text, plain } => {
+                let typed = self.is_null() || text.parse::<f64>().is_ok() || matches!(&**text, "true" | "false");
+                if *plain && typed { out.push_str(if text.is_empty() { "null" } else { text }) } else { write_quoted(text, out) }
+            }
+            Value::Sequence(items) => {
+                out.push('[');
+                for item in items {
+                    item.write_flow(out);
+                    out.push_str(", ");
+                }
+                out.push(']');
+            }
+            Value::Mapping(entries) => {
+                out.push('{');
+                for (key, node) in entries {
+                    write_quoted(&key.text, out);
+                    out.push_str(": ");
+                    node.write_flow(out);
+                    out.push_str(", ");
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+/// As a double-quoted scalar.
+fn write_quoted(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
