@@ -2,14 +2,14 @@
 //!
 //! Nothing is attached or pinned. The maps are this object's own, so a host that enforces is not disturbed.
 
-use std::fs;
 use std::io::Read as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use aya::maps::{Map, MapData};
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use aya::{Btf, Ebpf, EbpfLoader};
+use bytemuck::{Pod, Zeroable};
 
 use crate::elf::{Elf, resolve_casts};
 use crate::mmap::Mapping;
@@ -50,7 +50,7 @@ pub enum Mode {
 
 /// What a run gave.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Run {
     /// All repetitions together.
     pub ns: u64,
@@ -76,10 +76,6 @@ impl Run {
         self.ns as f64 / self.runs.max(1) as f64
     }
 }
-
-// SAFETY: eight u64 without padding; every bit pattern is a value.
-#[expect(unsafe_code, reason = "the marker of the loader library for values that may be copied from the kernel")]
-unsafe impl Pod for Run {}
 
 /// What loading cost.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +120,9 @@ impl Bench {
         let still = result(&first)?.address;
         let mut ebpf = open(ladder, still)?;
         let loaded = load(&mut ebpf)?;
-        let segment = attach_segment(&mut ebpf)?;
+        let btf = Btf::from_sys_fs().map_err(|e| Error::Btf(e.to_string()))?;
+        iterator(&mut ebpf)?.load("task", &btf).map_err(refused)?;
+        let segment = attach_segment(&ebpf)?;
         let map = |name: &str, bytes: usize| {
             let data = plain(&ebpf, name)?;
             Mapping::new(data.fd().as_fd(), bytes).map_err(|e| Error::system(format!("mapping {name}"), e))
@@ -138,7 +136,7 @@ impl Bench {
     pub fn place(&self, set: &abi::Set, tables: &[u8]) {
         store(&self.segment, tables);
         store(&self.sets, bytemuck::bytes_of(set));
-        let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 1, gen_: 1, ..abi::Slot::default() };
+        let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 1, generation: 1, ..abi::Slot::default() };
         store(&self.slots, bytemuck::bytes_of(&slot));
     }
 
@@ -147,9 +145,7 @@ impl Bench {
     /// # Errors
     /// When the kernel refuses an entry.
     pub fn way_rules(&mut self, paths: &[Vec<u8>]) -> Result<usize, Error> {
-        let data = plain(&self.ebpf, "pc_bench_rules")?;
-        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|e| Error::system("dup", e))?;
-        let rules = sys::Map::new(fd).map_err(|e| Error::system("pc_bench_rules", e))?;
+        let rules = by_hand(&self.ebpf, "pc_bench_rules")?;
         let refused = |e| Error::system("an entry of pc_bench_rules", e);
         while let Some(key) = rules.next_key(None).map_err(refused)? {
             rules.delete(&key).map_err(refused)?;
@@ -185,14 +181,7 @@ impl Bench {
     /// # Errors
     /// When the kernel refuses the iterator.
     pub fn d_path(&mut self) -> Result<Run, Error> {
-        let btf = Btf::from_sys_fs().map_err(|e| Error::Btf(e.to_string()))?;
-        let program = self.ebpf.program_mut("pc_bench_d_path").ok_or_else(|| missing("pc_bench_d_path"))?;
-        let refused = |source| Error::Program { program: "pc_bench_d_path".to_owned(), source: Box::new(source) };
-        let program: &mut Iter = program.try_into().map_err(refused)?;
-        match program.load("task", &btf) {
-            Ok(()) | Err(aya::programs::ProgramError::AlreadyLoaded) => {}
-            Err(source) => return Err(refused(source)),
-        }
+        let program = iterator(&mut self.ebpf)?;
         let id = program.attach().map_err(refused)?;
         let link = program.take_link(id).map_err(refused)?;
         let mut file = link.into_file().map_err(|e| Error::Object(format!("the iterator could not be opened: {e}")))?;
@@ -218,6 +207,7 @@ fn open(ladder: Ladder, still: u64) -> Result<Ebpf, Error> {
         .override_global("pc_ladder", &(ladder as u32), true)
         .override_global("pc_rename_lock", &still, true)
         .override_global("pc_mount_lock", &still, true)
+        .allow_unsupported_maps()
         .map_max_entries("pc_scratch", cpus * SCRATCH_PER_CPU)
         .load(&object)
         .map_err(|e| Error::Maps(Box::new(e)))
@@ -230,6 +220,11 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, Error> {
 
 fn refused(source: aya::programs::ProgramError) -> Error {
     Error::Program { program: "pc_bench".to_owned(), source: Box::new(source) }
+}
+
+fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter, Error> {
+    let program = ebpf.program_mut("pc_bench_d_path").ok_or_else(|| missing("pc_bench_d_path"))?;
+    program.try_into().map_err(refused)
 }
 
 fn load(ebpf: &mut Ebpf) -> Result<Loaded, Error> {
@@ -254,28 +249,31 @@ fn run(ebpf: &mut Ebpf, mode: Mode, runs: u32) -> Result<(), Error> {
 }
 
 fn result(ebpf: &Ebpf) -> Result<Run, Error> {
-    let map = ebpf.map("pc_bench_result").ok_or_else(|| missing("pc_bench_result"))?;
-    let array = Array::<_, Run>::try_from(map).map_err(|e| Error::Object(e.to_string()))?;
-    array.get(&0, 0).map_err(|e| Error::Object(e.to_string()))
+    let bytes = by_hand(ebpf, "pc_bench_result")?.lookup(&0u32.to_ne_bytes());
+    let bytes = bytes.map_err(|e| Error::system("reading pc_bench_result", e))?.unwrap_or_default();
+    bytemuck::try_pod_read_unaligned(&bytes).map_err(|_| missing("pc_bench_result"))
+}
+
+/// A map of the object for access to single elements.
+fn by_hand(ebpf: &Ebpf, name: &str) -> Result<sys::Map, Error> {
+    let fd = plain(ebpf, name)?.fd().as_fd().try_clone_to_owned();
+    fd.and_then(sys::Map::new).map_err(|e| Error::system(format!("opening {name}"), e))
 }
 
 fn plain<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, Error> {
     match ebpf.map(name) {
-        Some(Map::Array(data) | Map::HashMap(data)) => Ok(data),
+        Some(Map::Array(data) | Map::HashMap(data) | Map::ArrayOfMaps(data)) => Ok(data),
         _ => Err(missing(name)),
     }
 }
 
 /// Creates segment 0 and maps it.
-fn attach_segment(ebpf: &mut Ebpf) -> Result<Mapping, Error> {
+fn attach_segment(ebpf: &Ebpf) -> Result<Mapping, Error> {
     let fd = sys::create_array("pc_segment", abi::SEGMENT_BYTES).map_err(|e| Error::system("a segment", e))?;
     let mapping = Mapping::new(fd.as_fd(), abi::SEGMENT_BYTES as usize).map_err(|e| Error::system("a segment", e))?;
-    let map = ebpf.map_mut("pc_segments").ok_or_else(|| missing("pc_segments"))?;
-    let mut segments: ArrayOfMaps<_, Array<MapData, u32>> =
-        ArrayOfMaps::try_from(map).map_err(|e| Error::Object(e.to_string()))?;
-    let data = MapData::from_fd(fd).map_err(|e| Error::Object(e.to_string()))?;
-    let inner: Array<MapData, u32> = Map::Array(data).try_into().map_err(|e: aya::maps::MapError| Error::Object(e.to_string()))?;
-    segments.set(0, &inner, 0).map_err(|e| Error::Object(e.to_string()))?;
+    let number = fd.as_raw_fd().cast_unsigned().to_ne_bytes();
+    let placed = by_hand(ebpf, "pc_segments")?.update(&0u32.to_ne_bytes(), &number);
+    placed.map_err(|e| Error::system("placing a segment", e))?;
     Ok(mapping)
 }
 
@@ -285,10 +283,4 @@ fn store(mapping: &Mapping, bytes: &[u8]) {
         value[..bytes.len()].copy_from_slice(bytes);
         word.store(u32::from_ne_bytes(value), std::sync::atomic::Ordering::Release);
     }
-}
-
-/// Whether bpffs and the type information are there.
-#[must_use]
-pub fn ready() -> bool {
-    fs::metadata("/sys/kernel/btf/vmlinux").is_ok()
 }

@@ -24,6 +24,8 @@ KERNEL_ARGUMENTS=(
 TCG_ARGUMENTS=(-accel 'tcg,thread=multi,tb-size=512' -cpu Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl)
 OLD_TCG_ARGUMENTS=("${TCG_ARGUMENTS[@]:0:3}" "${TCG_ARGUMENTS[3]},-cx16")
 KVM_ARGUMENTS=(-accel kvm -cpu host)
+# One instruction is one nanosecond of the guest's clock: CLOCK_MONOTONIC counts instructions, repeatably to a few.
+ICOUNT_ARGUMENTS=(-accel 'tcg,thread=single,tb-size=512' "${TCG_ARGUMENTS[@]:2}" -icount shift=0,sleep=off)
 
 qemu_base_arguments() {
     printf '%s\n' -machine q35 -nodefaults -no-user-config -display none -no-reboot -nic none
@@ -133,6 +135,7 @@ boot_once() {
         tcg1) accel=("${TCG_ARGUMENTS[@]}") ;;
         *) accel=("${OLD_TCG_ARGUMENTS[@]}") ;;
     esac
+    [[ -z "$icount" ]] || accel=("${ICOUNT_ARGUMENTS[@]}")
     local snapshot=on
     [[ -n "$persistent" ]] && snapshot=off
     drives=(
@@ -205,7 +208,7 @@ run_guest() (
     image=$1
     shift
     name="$(basename "$image" | cut -d- -f1)"
-    shares=() guest_env=() timeout=600 memory=2048 smp=1 systemd="" results="" keep_log="" kernel_append="" quiet="" persistent=""
+    shares=() guest_env=() timeout=600 memory=2048 smp=1 systemd="" results="" keep_log="" kernel_append="" quiet="" persistent="" icount=""
     qemu_pid="" run_dir=""
     while (($#)); do
         case "$1" in
@@ -220,6 +223,7 @@ run_guest() (
             --systemd) systemd=1; shift ;;
             --persistent) persistent=1; shift ;;
             --quiet) quiet=1; shift ;;
+            --icount) icount=1 smp=1; shift ;;
             --) shift; break ;;
             *) die "unknown option '$1' (the command comes after --)" 2 ;;
         esac
