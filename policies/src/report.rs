@@ -78,7 +78,7 @@ pub fn summary(rule: &Rule) -> String {
     let objects: Vec<String> = rule.objects.iter().map(|object| Shown(object).to_string()).collect();
     let mut out = format!("{action} {verb} {}", objects.join(", "));
     if rule.owner_only {
-        out.push_str(" except for its owner");
+        out.push_str(if rule.action == Action::Allow { " for its owner only" } else { " except for its owner" });
     }
     if !rule.sources.is_empty() {
         let sources: Vec<_> = rule.sources.iter().map(|source| String::from_utf8_lossy(source)).collect();

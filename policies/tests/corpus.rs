@@ -114,3 +114,17 @@ fn print_diagnostics() {
         parsed.warnings.iter().for_each(|warning| print!("warning: {}", warning.render(&text)));
     }
 }
+
+/// Prints what each accepted policy of the corpus becomes, likewise.
+#[test]
+#[ignore = "prints, proves nothing"]
+fn print_reports() {
+    for (path, text) in corpus() {
+        for policy in parse(&path, &text, Options::default()).policies() {
+            println!("{}: {} {:?}", path.display(), policy.id(), policy.selector);
+            for report in report(policy, Backend::Bpf) {
+                println!("  {}:{} {}: {:?}", report.origin.line, report.origin.column, report.summary, report.support);
+            }
+        }
+    }
+}

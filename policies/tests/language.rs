@@ -113,6 +113,8 @@ fn an_unknown_field_is_a_warning_when_lenient_or_empty() {
     assert_eq!(errors(&text).len(), 1);
     let lenient = parse(Path::new("p.yaml"), &text, Options { lenient: true });
     assert_eq!((lenient.policies().count(), lenient.warnings.len()), (1, 1));
+    let selector = parse(Path::new("p.yaml"), text.replace("matchLabels:", "labels:"), Options { lenient: true });
+    assert_eq!(selector.policies().count(), 0, "it would select more than was meant");
     let empty = read(&text.replace("matchPath: []", "matchPath:"));
     assert_eq!((empty.policies().count(), empty.warnings.len()), (1, 1));
 }

@@ -19,17 +19,20 @@ pub(super) fn report(cx: &Context<'_>, key: &Key, value: &Node, path: &str, know
     let place = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
     let message = format!("{place} has no field {}", quote(&key.text));
     let help = help(key, value, path, known);
-    // An empty field says nothing that could be lost.
-    if cx.lenient || value.is_null() {
+    // An empty field says nothing that could be lost. A field that is lost from a selector makes it select more: no leniency.
+    if value.is_null() || (cx.lenient && !is_selector(path)) {
         cx.warn(key.at, &field, format!("{message}; it is ignored"), help);
     } else {
         cx.error(key.at, &field, message, help);
     }
 }
 
+fn is_selector(path: &str) -> bool {
+    path.ends_with("elector") || path.contains(".matchExpressions[")
+}
+
 fn help(key: &Key, value: &Node, path: &str, known: &[&str]) -> String {
     let name = &*key.text;
-    let in_selector = path.ends_with("elector");
     if name == "<<" {
         return "merge keys are not supported: write the fields out".to_owned();
     }
@@ -51,7 +54,7 @@ fn help(key: &Key, value: &Node, path: &str, known: &[&str]) -> String {
     if path == "spec.selector" && name == "matchLabels" {
         return "write `matchExpressions: [{key: label, operator: In, values: [\"name=value\"]}]`".to_owned();
     }
-    if in_selector && suggest::nearest(name, known.iter().copied()).is_none() && value.text().is_some() {
+    if path.ends_with("elector") && suggest::nearest(name, known.iter().copied()).is_none() && value.text().is_some() {
         return match known.contains(&"matchLabels") {
             true => format!("indent it, so that it stands in `matchLabels`: `{path}.matchLabels.{name}`"),
             false => format!("write `matchExpressions: [{{key: label, operator: In, values: [\"{name}=…\"]}}]`"),
