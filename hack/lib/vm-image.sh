@@ -44,7 +44,7 @@ mirror_for() {
     probe="$(mktemp)"
     for uri in $(apt_uris); do
         if /usr/lib/apt/apt-helper download-file "${uri%/}/dists/$suite/Release" "$probe" >/dev/null 2>&1 &&
-            grep -q '^Origin: Debian$' "$probe"; then
+            grep -q '^Origin: Debian' "$probe"; then
             rm -f "$probe"
             printf '%s\n' "${uri%/}"
             return 0
