@@ -7,12 +7,14 @@
  *   portcullis-attack NAME              one attack
  *   portcullis-attack --mark            the denied program: leaves a mark
  *   portcullis-attack --through DIR     tries the three things below DIR, as a new program image
+ *   portcullis-attack --loop            attacks by the plain names until its input ends; answers "TRIED n" at the end
  *   portcullis-attack --serve SOCKET F  the helper outside: hands out descriptors of F... over a unix socket
  *
  * Answers: "ESCAPED NAME read exec change other" or "HELD NAME ERRNO STEP".
  */
 #include "attack.h"
 
+#include <poll.h>
 #include <sys/mman.h>
 
 #define ATTACK_SECONDS_DEFAULT 30
@@ -354,6 +356,31 @@ static int drive(void)
 	return 0;
 }
 
+/* What the runner does meanwhile is the test: each escape is said at once. */
+static int loop(void)
+{
+	struct pollfd input = { .fd = 0, .events = POLLIN };
+	unsigned long tried = 0;
+
+	printf("READY\n");
+	fflush(stdout);
+	while (poll(&input, 1, 0) == 0) {
+		try_read(SECRET);
+		try_exec(PROG);
+		try_change(PROTECTED);
+		tried++;
+		if (record->escaped) {
+			printf("ESCAPED loop%s%s%s after %lu\n", record->escaped & ESCAPED_READ ? " read" : "",
+			       record->escaped & ESCAPED_EXEC ? " exec" : "",
+			       record->escaped & ESCAPED_CHANGE ? " change" : "", tried);
+			fflush(stdout);
+			record->escaped = 0;
+		}
+	}
+	printf("TRIED %lu\n", tried);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	size_t i;
@@ -385,5 +412,7 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "--drive"))
 		return drive();
+	if (!strcmp(argv[1], "--loop"))
+		return loop();
 	return run(argv[1]);
 }

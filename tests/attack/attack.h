@@ -2,7 +2,7 @@
 /*
  * What every attack shares. The policies under attack deny, by exact path,
  *
- *   reading and changing TREE/secret.txt, TREE/protected.txt and TREE/prog, executing TREE/prog and TREE/dyn,
+ *   reading and changing TREE/secret.txt and TREE/prog, changing TREE/protected.txt, executing TREE/prog and TREE/dyn,
  *   changing anything below LOCKED, and reading /proc/version,
  *
  * or, as allow-lists, allow everything else that an attack needs. TREE's ancestors are covered by no deny rule.

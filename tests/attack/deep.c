@@ -53,7 +53,7 @@ static void long_path(void)
 
 	memset(path, 0, sizeof(path));
 	while (strlen(path) < 3900)
-		strcat(path, "/data/vault/..");
+		strcat(path, "/data/vault/../..");
 	strcat(path, "/data/vault/inner");
 	through(path);
 }
