@@ -53,7 +53,9 @@ impl PathProblem {
                     PathKind::File | PathKind::Either => text.to_owned(),
                 };
                 let escaped = escape(text);
-                format!("use `matchPatterns` with `pattern: {pattern}`; if the characters are part of the name, write `{escaped}`")
+                format!(
+                    "use `matchPatterns` with `pattern: {pattern}`; if the characters are part of the name, write `{escaped}`"
+                )
             }
             Self::Zero => "remove it".to_owned(),
         }

@@ -6,8 +6,7 @@ use crate::report::{Backend, Support};
 use crate::written::Kind;
 
 /// `apparmor`.
-pub(crate) const APPARMOR: &str =
-    "rules in AppArmor's own language hold for AppArmor alone, which this version does not use; write them as `file`, `process`, `network` or `capabilities` rules";
+pub(crate) const APPARMOR: &str = "rules in AppArmor's own language hold for AppArmor alone, which this version does not use; write them as `file`, `process`, `network` or `capabilities` rules";
 
 /// Rules of a host policy.
 const HOST: &str = "this version confines containers and not the host, so nothing of a host policy is enforced";

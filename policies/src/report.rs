@@ -55,7 +55,9 @@ pub fn report(policy: &Policy, backend: Backend) -> Vec<RuleReport> {
         support: reasons::support(rule, policy.kind, backend),
     });
     let mut reports: Vec<RuleReport> = unenforced.chain(enforced).collect();
-    reports.sort_by(|a, b| (a.origin.line, a.origin.column, &a.origin.field).cmp(&(b.origin.line, b.origin.column, &b.origin.field)));
+    reports.sort_by(|a, b| {
+        (a.origin.line, a.origin.column, &a.origin.field).cmp(&(b.origin.line, b.origin.column, &b.origin.field))
+    });
     reports
 }
 

@@ -177,11 +177,7 @@ fn label<'a>(facts: &'a ContainerFacts, name: &str) -> Option<&'a str> {
     match name {
         IMAGE_LABEL => Some(facts.image.as_str()),
         NAME_LABEL => Some(facts.name.as_str()),
-        _ => facts
-            .labels
-            .get(name)
-            .or_else(|| facts.annotations.get(name).filter(|_| !facts.orchestrated))
-            .map(String::as_str),
+        _ => facts.labels.get(name).or_else(|| facts.annotations.get(name).filter(|_| !facts.orchestrated)).map(String::as_str),
     }
 }
 

@@ -48,7 +48,9 @@ fn outcomes(parsed: &[(PathBuf, Parsed)]) -> BTreeMap<String, usize> {
                         count(match report.support {
                             Support::Full => "rules: Full".to_owned(),
                             Support::Partial(_) => "rules: Partial".to_owned(),
-                            Support::None(_) if policy.kind == portcullis_policy::Kind::KubeArmorHostPolicy => "rules: None, host".to_owned(),
+                            Support::None(_) if policy.kind == portcullis_policy::Kind::KubeArmorHostPolicy => {
+                                "rules: None, host".to_owned()
+                            }
                             Support::None(_) => format!("rules: None, {}", report.summary),
                         });
                     }

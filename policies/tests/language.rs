@@ -70,7 +70,8 @@ fn objects_are_normalised() {
     assert_eq!(rule("process:\n  matchPaths:\n  - path: /usr/bin/[").objects, [Object::Path(b"/usr/bin/[".to_vec())]);
     assert_eq!(rule("process:\n  matchPaths:\n  - execname: nc").objects, [Object::ExecName(b"nc".to_vec())]);
     assert_eq!(
-        rule("file:\n  matchPaths:\n  - {path: /a, ownerOnly: true, readOnly: true, fromSource: [{path: /b//c}, {path: /d}]}").sources,
+        rule("file:\n  matchPaths:\n  - {path: /a, ownerOnly: true, readOnly: true, fromSource: [{path: /b//c}, {path: /d}]}")
+            .sources,
         [b"/b/c".to_vec(), b"/d".to_vec()]
     );
 }
@@ -121,12 +122,16 @@ fn an_unknown_field_is_a_warning_when_lenient_or_empty() {
 
 #[test]
 fn misplaced_heads_are_told_where_they_belong() {
-    let found = errors("Version: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: Bad_Name}\nspec: {selector: {matchLabels: {a: b}}}\n");
+    let found = errors(
+        "Version: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: Bad_Name}\nspec: {selector: {matchLabels: {a: b}}}\n",
+    );
     assert_eq!(found.len(), 4, "{found:#?}");
     assert!(found[0].ends_with("did you mean `apiVersion`?"));
     assert!(found[1].ends_with("such as `bad-name`"));
     assert!(found.iter().any(|error| error.contains("use `nodeSelector.matchLabels`")));
-    assert!(errors("kind: KubeArmorPolcy\napiVersion: security.kubearmor.com/v1\n")[0].contains("did you mean `KubeArmorPolicy`?"));
+    assert!(
+        errors("kind: KubeArmorPolcy\napiVersion: security.kubearmor.com/v1\n")[0].contains("did you mean `KubeArmorPolicy`?")
+    );
 }
 
 #[test]
@@ -163,7 +168,9 @@ fn one_bad_document_hides_no_other() {
 
 #[test]
 fn a_refused_document_says_which_policy_it_is() {
-    let parsed = read("apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: web # x\n  namespace: \"prod\"\nspec: [\n");
+    let parsed = read(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: web # x\n  namespace: \"prod\"\nspec: [\n",
+    );
     assert!(parsed.documents[0].is_err());
     let identity = &parsed.identities[0];
     assert_eq!((&*identity.kind, &*identity.namespace, &*identity.name), ("KubeArmorPolicy", "prod", "web"));
@@ -200,7 +207,11 @@ fn aliases_are_expanded_within_bounds() {
     }
     assert!(errors(&bomb)[0].contains(&format!("more than {MAX_ALIASED_NODES}")));
     assert!(errors("a: &a [*a]\n")[0].contains("not complete"));
-    assert!(errors("<<: {a: b}\nkind: KubeArmorPolicy\napiVersion: security.kubearmor.com/v1\n").iter().any(|e| e.contains("merge keys")));
+    assert!(
+        errors("<<: {a: b}\nkind: KubeArmorPolicy\napiVersion: security.kubearmor.com/v1\n")
+            .iter()
+            .any(|e| e.contains("merge keys"))
+    );
 }
 
 #[test]
@@ -228,7 +239,9 @@ fn text_that_is_not_utf8_is_refused_where_it_stands() {
 
 #[test]
 fn host_and_network_policies_parse() {
-    let host = policy("apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: h}\nspec:\n  nodeSelector: {matchLabels: {kubernetes.io/hostname: '*'}}\n  device: {matchDevice: [{class: '0x03', subClass: 1, protocol: 2, level: 1}]}\n  process: {matchPaths: [{path: /a}]}\n");
+    let host = policy(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: h}\nspec:\n  nodeSelector: {matchLabels: {kubernetes.io/hostname: '*'}}\n  device: {matchDevice: [{class: '0x03', subClass: 1, protocol: 2, level: 1}]}\n  process: {matchPaths: [{path: /a}]}\n",
+    );
     assert!(report(&host, Backend::Bpf).iter().all(|r| matches!(r.support, Support::None(_))));
     let nsp = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorNetworkPolicy\nmetadata: {name: n}\nspec:\n  nodeSelector: {matchLabels: {a: b}}\n  level: Pod\n  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}], iface: [eth0], ports: [{port: ssh, protocol: tcp}, {port: 80, endPort: 90}]}]\n  egress: [{limit: 20MB, duration: 20m}]\n";
     assert_eq!(policy(nsp).unenforced.len(), 2);

@@ -103,20 +103,27 @@ fn expressions_hold_each_by_itself_in_any_order() {
 fn cluster_policies_select_namespaces() {
     selects(&csp("{key: namespace, operator: In, values: [test, prod]}"), &pod(), true);
     selects(&csp("{key: namespace, operator: NotIn, values: [test, prod]}"), &pod(), false);
-    selects(&csp("{key: namespace, operator: NotIn, values: [test]}, {key: label, operator: In, values: [app=web]}"), &pod(), true);
+    selects(
+        &csp("{key: namespace, operator: NotIn, values: [test]}, {key: label, operator: In, values: [app=web]}"),
+        &pod(),
+        true,
+    );
     selects(&csp(&format!("{{key: namespace, operator: In, values: [{CONTAINER_NAMESPACE}]}}")), &podman(), true);
 }
 
 #[test]
 fn containers_are_named_by_list_or_by_anchored_expression() {
-    let named = |namespace: &str, value: &str| ksp(namespace, &format!("matchLabels: {{kubearmor.io/container.name: '{value}'}}"));
+    let named =
+        |namespace: &str, value: &str| ksp(namespace, &format!("matchLabels: {{kubearmor.io/container.name: '{value}'}}"));
     for (value, expected) in [("[nginx,redis]", true), ("[redis, nginx,,]", true), ("[redis]", false), ("[]", true), ("", true)] {
         selects(&named("prod", value), &pod(), expected);
         selects(&named("", value), &podman(), expected);
     }
     selects(&named("prod", "nginx"), &pod(), true);
     selects(&named("prod", "ngin."), &pod(), false);
-    for (value, expected) in [("nginx", true), ("ngin.", true), ("ngin", false), ("ginx", false), ("redis|nginx", true), (".*", true)] {
+    for (value, expected) in
+        [("nginx", true), ("ngin.", true), ("ngin", false), ("ginx", false), ("redis|nginx", true), (".*", true)]
+    {
         selects(&named("", value), &podman(), expected);
     }
     let both = ksp("", "matchLabels: {kubearmor.io/container.name: 'ng.*', app: api}");
@@ -154,7 +161,11 @@ fn the_annotation_of_a_container_turns_enforcement_off_or_to_audit() {
 
 #[test]
 fn postures_come_from_the_namespace_or_from_the_container_outside_kubernetes() {
-    let block = map(&[("kubearmor-file-posture", "block"), ("kubearmor-network-posture", "Audit"), ("kubearmor-capabilities-posture", "?")]);
+    let block = map(&[
+        ("kubearmor-file-posture", "block"),
+        ("kubearmor-network-posture", "Audit"),
+        ("kubearmor-capabilities-posture", "?"),
+    ]);
     let defaults = Postures { file: Posture::Audit, network: Posture::Block, capabilities: Posture::Block };
     let expected = Postures { file: Posture::Block, network: Posture::Audit, capabilities: Posture::Block };
     let in_namespace = ContainerFacts { namespace_annotations: block.clone(), ..pod() };

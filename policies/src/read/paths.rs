@@ -38,7 +38,12 @@ pub(super) fn executable(fields: &Fields<'_>) -> Vec<Target> {
             cx.error(fields.at("execname"), &fields.field("execname"), "`execname` is not a file name", help);
         } else if name.contains(['*', '?']) {
             let help = format!("use `matchPatterns` with `pattern: /**/{name}`");
-            cx.error(fields.at("execname"), &fields.field("execname"), "`execname` has a glob, and would be taken literally", help);
+            cx.error(
+                fields.at("execname"),
+                &fields.field("execname"),
+                "`execname` has a glob, and would be taken literally",
+                help,
+            );
         } else {
             targets.push(Target::ExecName(name.as_bytes().to_vec()));
         }
@@ -105,7 +110,12 @@ pub(super) fn limits(fields: &Fields<'_>) -> Limits {
     if let Some(node) = fields.get("fromSource")
         && matches!(&node.value, crate::yaml::Value::Sequence(items) if items.is_empty())
     {
-        cx.warn(node.at, &fields.field("fromSource"), "`fromSource` is empty", "the rule holds for every executable; remove the field, or name some");
+        cx.warn(
+            node.at,
+            &fields.field("fromSource"),
+            "`fromSource` is empty",
+            "the rule holds for every executable; remove the field, or name some",
+        );
     }
     Limits { sources, owner_only: fields.flag("ownerOnly").unwrap_or(false) }
 }

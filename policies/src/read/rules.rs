@@ -87,9 +87,13 @@ pub(super) fn section(spec: &Fields<'_>, name: &str, kind: Kind) -> Option<Secti
 
 fn protocols(fields: &Fields<'_>, host: bool) -> Option<Match> {
     let words = fields.comma_list("protocol", "write `protocol: tcp`");
-    let protocols = each(fields, "protocol", &words, |word| Protocol::from_str(word).ok(), || {
-        Protocol::ALL.iter().map(|protocol| protocol.name()).collect()
-    });
+    let protocols = each(
+        fields,
+        "protocol",
+        &words,
+        |word| Protocol::from_str(word).ok(),
+        || Protocol::ALL.iter().map(|protocol| protocol.name()).collect(),
+    );
     let limits = paths::limits(fields);
     require_source(fields, &limits, host);
     (!protocols.is_empty()).then(|| Match::Protocols { protocols, limits, terminal_only: fields.flag("pts") == Some(false) })
@@ -97,9 +101,13 @@ fn protocols(fields: &Fields<'_>, host: bool) -> Option<Match> {
 
 fn capabilities(fields: &Fields<'_>, host: bool) -> Option<Match> {
     let words = fields.comma_list("capability", "write `capability: net_raw`");
-    let capabilities = each(fields, "capability", &words, |word| Capability::from_str(word).ok(), || {
-        Capability::all().map(Capability::name).collect()
-    });
+    let capabilities = each(
+        fields,
+        "capability",
+        &words,
+        |word| Capability::from_str(word).ok(),
+        || Capability::all().map(Capability::name).collect(),
+    );
     let limits = paths::limits(fields);
     require_source(fields, &limits, host);
     (!capabilities.is_empty()).then_some(Match::Capabilities { capabilities, limits })
@@ -123,7 +131,9 @@ fn dns(fields: &Fields<'_>) -> Option<Match> {
     for domain in &domains {
         let valid = domain.len() <= 253
             && domain.trim_end_matches('.').split('.').all(|label| {
-                !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '*'))
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '*'))
             });
         if !valid {
             let help = "write a domain name such as `example.com`, without a scheme, a port or a path";

@@ -38,15 +38,31 @@ pub(super) fn selector(spec: &Fields<'_>, kind: Kind) -> Selector {
     match kind {
         Kind::KubeArmorPolicy if empty => {
             let help = "if that is not meant, add `selector: {matchLabels: {…}}`";
-            spec.cx.warn(spec.at("selector"), &spec.field("selector"), "the policy selects every container of its namespace", help);
+            spec.cx.warn(
+                spec.at("selector"),
+                &spec.field("selector"),
+                "the policy selects every container of its namespace",
+                help,
+            );
         }
         Kind::KubeArmorClusterPolicy if empty => {
             let help = "if that is not meant, add `selector: {matchExpressions: [{key: namespace, operator: In, values: […]}]}`";
-            spec.cx.warn(spec.at("selector"), &spec.field("selector"), "the policy selects every container of every namespace", help);
+            spec.cx.warn(
+                spec.at("selector"),
+                &spec.field("selector"),
+                "the policy selects every container of every namespace",
+                help,
+            );
         }
         Kind::KubeArmorHostPolicy if spec.get("nodeSelector").is_none() => {
-            let help = "write `nodeSelector: {matchLabels: {kubernetes.io/hostname: \"*\"}}` for every host, or a host's name or labels";
-            spec.cx.error(spec.node.at, &spec.path, "`nodeSelector` is missing: a host policy must say which hosts it is for", help);
+            let help =
+                "write `nodeSelector: {matchLabels: {kubernetes.io/hostname: \"*\"}}` for every host, or a host's name or labels";
+            spec.cx.error(
+                spec.node.at,
+                &spec.path,
+                "`nodeSelector` is missing: a host policy must say which hosts it is for",
+                help,
+            );
         }
         Kind::KubeArmorNetworkPolicy if spec.get("nodeSelector").is_none() && spec.get("selector").is_none() => {
             let help = "write `nodeSelector: {matchLabels: {kubernetes.io/hostname: \"*\"}}`, or a `selector`";

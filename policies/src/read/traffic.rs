@@ -73,7 +73,8 @@ fn port(fields: &Fields<'_>) {
     if let Some(text) = fields.text("protocol") {
         let known = ["TCP", "UDP", "SCTP"];
         if !known.iter().any(|word| word.eq_ignore_ascii_case(text)) {
-            let help = suggest::nearest(text, known).map_or("write `TCP`, `UDP` or `SCTP`".to_owned(), |w| format!("did you mean `{w}`?"));
+            let help = suggest::nearest(text, known)
+                .map_or("write `TCP`, `UDP` or `SCTP`".to_owned(), |w| format!("did you mean `{w}`?"));
             fields.cx.error(fields.at("protocol"), &fields.field("protocol"), format!("{} is no protocol", quote(text)), help);
         }
     }

@@ -9,8 +9,19 @@ use crate::yaml::{Key, Node};
 
 /// The fields of a spec, of any kind.
 const SPEC_FIELDS: [&str; 13] = [
-    "selector", "nodeSelector", "process", "file", "network", "capabilities", "syscalls", "device", "presets", "apparmor",
-    "ingress", "egress", "level",
+    "selector",
+    "nodeSelector",
+    "process",
+    "file",
+    "network",
+    "capabilities",
+    "syscalls",
+    "device",
+    "presets",
+    "apparmor",
+    "ingress",
+    "egress",
+    "level",
 ];
 
 /// Reports that the mapping at `path` has no field `key`; it has `known`.

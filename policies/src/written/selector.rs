@@ -89,9 +89,8 @@ pub struct NamePattern {
 impl NamePattern {
     /// Compiles `text`; the error is that of the expression, in words.
     pub fn new(text: &str) -> Result<Self, String> {
-        let compile = |expression: &str| {
-            RegexBuilder::new(expression).size_limit(MAX_REGEX_BYTES).nest_limit(MAX_REGEX_NESTING).build()
-        };
+        let compile =
+            |expression: &str| RegexBuilder::new(expression).size_limit(MAX_REGEX_BYTES).nest_limit(MAX_REGEX_NESTING).build();
         // By itself first: `a)|(b` is balanced only between the anchors, and would escape them.
         compile(text)
             .and_then(|_| compile(&format!("^(?:{text})$")))

@@ -168,7 +168,9 @@ impl Loader<'_> {
                         self.duplicates.push(Unreadable {
                             at,
                             message: format!("{} is given twice in the same mapping", quote(&text)),
-                            help: format!("the first is in line {first}: keep one; if this belongs elsewhere, correct its indentation"),
+                            help: format!(
+                                "the first is in line {first}: keep one; if this belongs elsewhere, correct its indentation"
+                            ),
                         });
                     }
                     *key = Some(Key { at, text });
