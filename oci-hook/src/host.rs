@@ -16,12 +16,15 @@ use rustix::io::Errno;
 pub struct Host {
     /// `/proc`, mounted for the pid namespace that the runtime's pids belong to.
     pub proc: PathBuf,
+    /// The effective user that the hook runs as.
+    pub uid: u32,
 }
 
 impl Default for Host {
     fn default() -> Self {
         Host {
             proc: PathBuf::from("/proc"),
+            uid: rustix::process::geteuid().as_raw(),
         }
     }
 }

@@ -4,9 +4,14 @@
 //! who the container is, without asking any daemon, and calls the enforcer; what it can't find out is an error and never a
 //! guess. It decides nothing about policies.
 
+pub mod args;
 pub mod bundle;
 pub mod cgroup;
+pub mod enforcement;
 pub mod host;
 pub mod identity;
 pub mod process;
+mod progress;
+pub mod run;
 pub mod state;
+pub mod unknown;

@@ -1,0 +1,48 @@
+//! All that the hook asks of the enforcer, in one place. A test puts its own in its place.
+
+use std::os::fd::OwnedFd;
+
+use portcullis_policy::{ContainerFacts, Policy};
+
+use crate::args::FailPolicy;
+use crate::cgroup::Cgroup;
+
+/// A sentence of the enforcer: what went wrong and what to do.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A container that is about to start.
+#[derive(Debug)]
+pub struct Container {
+    /// Who it is.
+    pub facts: ContainerFacts,
+    /// Its init, in the hook's pid namespace.
+    pub pid: u32,
+    /// The subtree that holds all of its processes.
+    pub cgroup: Cgroup,
+    /// Its root file system with all mounts made, for resolving symbolic links in it.
+    pub root: OwnedFd,
+    /// Inode of the mount namespace of the runtime: execs there are the runtime's own.
+    pub runtime_mntns: u32,
+}
+
+/// The enforcer as the hook needs it. Called from one thread at a time, but for [`Enforcement::disarm`], which the deadline
+/// may call while [`Enforcement::arm`] hangs.
+pub trait Enforcement: Send + Sync + 'static {
+    /// What is to be armed for one container.
+    type Plan;
+
+    /// The configuration's fail policy.
+    fn fail_policy(&self) -> Result<FailPolicy, Failure>;
+    /// All policies of this host. Empty where there is no policy directory.
+    fn policies(&self) -> Result<&[Policy], Failure>;
+    /// Compiles what selects the container; `None` when nothing has to be armed. Changes nothing in the kernel.
+    fn plan(&self, container: &Container) -> Result<Option<Self::Plan>, Failure>;
+    /// Opens the pinned kernel programs, or loads them.
+    fn load(&self) -> Result<(), Failure>;
+    /// Arms; replaces what was armed for the same id.
+    fn arm(&self, plan: &Self::Plan, container: &Container) -> Result<(), Failure>;
+    /// Takes out of force whatever was armed or recorded for an id. Not an error when there is nothing.
+    fn disarm(&self, id: &str) -> Result<(), Failure>;
+    /// Leaves a record that a container runs without protection, for `portcullis status`.
+    fn record_unprotected(&self, id: &str, name: &str, reason: &str) -> Result<(), Failure>;
+}
