@@ -17,7 +17,9 @@ pub enum Error {
         fix: String,
     },
     /// A hook that enforcement can't do without does not exist in this kernel.
-    #[error("this kernel has no LSM hook {hook}, which the program {program} needs; Linux 5.15 or newer is needed")]
+    #[error(
+        "this kernel has no LSM hook {hook}, which the program {program} needs; Linux 5.15 or newer is needed"
+    )]
     MissingHook {
         /// The program.
         program: String,
@@ -25,16 +27,24 @@ pub enum Error {
         hook: String,
     },
     /// The object does not hold what its headers promise. A defect of the build, never of the host.
-    #[error("the compiled kernel object is not as expected: {0}; build it again with a supported clang")]
+    #[error(
+        "the compiled kernel object is not as expected: {0}; build it again with a supported clang"
+    )]
     Object(String),
     /// `/sys/kernel/btf/vmlinux` or the object's type information can't be read.
-    #[error("kernel type information cannot be used: {0}; the kernel needs CONFIG_DEBUG_INFO_BTF=y")]
+    #[error(
+        "kernel type information cannot be used: {0}; the kernel needs CONFIG_DEBUG_INFO_BTF=y"
+    )]
     Btf(String),
     /// The loader refused the object or a map.
     #[error("the kernel refused the maps of the programs: {0}")]
     Maps(#[source] Box<aya::EbpfError>),
     /// The verifier or the kernel's policy refused a program.
-    #[error("the kernel refused the program {program}: {}{}", full(source), refusal(source))]
+    #[error(
+        "the kernel refused the program {program}: {}{}",
+        full(source),
+        refusal(source)
+    )]
     Program {
         /// The program.
         program: String,
@@ -76,7 +86,9 @@ pub enum Error {
         source: io::Error,
     },
     /// A pinned map is not what this version of the layout says.
-    #[error("the pinned map {map} has another shape than layout {layout}; run: portcullis unload, then load again")]
+    #[error(
+        "the pinned map {map} has another shape than layout {layout}; run: portcullis unload, then load again"
+    )]
     Shape {
         /// The map.
         map: &'static str,
@@ -94,17 +106,25 @@ pub enum Error {
         limit: u64,
     },
     /// Another process reads the alerts.
-    #[error("another process already reads the alerts; stop it first, each alert is delivered once")]
+    #[error(
+        "another process already reads the alerts; stop it first, each alert is delivered once"
+    )]
     EventsTaken,
 }
 
 impl Error {
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error::System { what: what.into(), source: source.into() }
+        Error::System {
+            what: what.into(),
+            source: source.into(),
+        }
     }
 
     pub(crate) fn file(path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
-        Error::File { path: path.into(), source: source.into() }
+        Error::File {
+            path: path.into(),
+            source: source.into(),
+        }
     }
 }
 
