@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use portcullis_policy::meaning::{Action, Class, Object, Rule};
+use portcullis_policy::decide::{Cause, Operation, Subject, Verdict, decide};
+use portcullis_policy::meaning::{Action, Class, Object, Posture, Postures, Rule, RuleSet};
 use portcullis_policy::policy::NOBODY;
 use portcullis_policy::yaml::{MAX_ALIASED_NODES, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_NODES, MAX_STRING_BYTES};
 use portcullis_policy::{Backend, Options, Parsed, Policy, Support, parse, report};
@@ -155,6 +156,13 @@ fn an_allow_rule_that_cannot_be_enforced_keeps_its_class_an_allow_list() {
     let reports = report(&policy, Backend::Bpf);
     assert_eq!(reports.len(), 1);
     assert!(matches!(&reports[0].support, Support::None(reason) if reason.contains("remains an allow-list")));
+    let postures = Postures { file: Posture::Block, ..Postures::default() };
+    let set = RuleSet { rules: policy.rules, postures };
+    for path in [b"/a", b"/b"] {
+        let decision =
+            decide(&set, &Subject { exe: Some(b"/bin/sh"), owner: true }, &Operation::Exec { path: Some(path), unlinked: false });
+        assert_eq!((decision.verdict, decision.cause), (Verdict::Block, Cause::Posture));
+    }
 }
 
 #[test]
