@@ -1,6 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use aya::programs::ProgramError;
+
 /// What can go wrong between user space and the kernel programs. Each says what to do next where there is something to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,23 +39,19 @@ pub enum Error {
     )]
     Btf(String),
     /// The loader refused the object or a map.
-    #[error("the kernel refused the maps of the programs: {0}")]
+    #[error("the kernel refused the maps of the programs: {}", chain(.0.as_ref()))]
     Maps(#[source] Box<aya::EbpfError>),
     /// The verifier or the kernel's policy refused a program.
-    #[error(
-        "the kernel refused the program {program}: {}{}",
-        full(source),
-        refusal(source)
-    )]
+    #[error("the kernel refused the program {program}: {}", refusal(source))]
     Program {
         /// The program.
         program: String,
         /// Why, with the verifier's words.
         #[source]
-        source: Box<aya::programs::ProgramError>,
+        source: Box<ProgramError>,
     },
     /// A link could not be pinned.
-    #[error("the link of {program} could not be pinned: {source}")]
+    #[error("the link of {program} could not be pinned: {}", chain(source))]
     Pin {
         /// The program.
         program: String,
@@ -128,8 +126,39 @@ impl Error {
     }
 }
 
-/// The whole chain of reasons in one sentence: the loader keeps the kernel's words in the sources of its errors.
-fn full(error: &dyn std::error::Error) -> String {
+/// Lines of the verifier's log that an error carries: its reason is at the end, and the rest can be a million lines.
+const VERIFIER_LINES: usize = 12;
+
+/// Why a program was refused, and the next step.
+fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return chain(error);
+    };
+    // EPERM comes from capabilities or from kernel lockdown (security/lockdown, LOCKDOWN_BPF_*), which look alike.
+    let step = match io_error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; run as root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, on a host whose kernel lockdown allows it"
+        }
+        _ => "",
+    };
+    format!("{io_error}{step}{}", last_lines(&verifier_log.to_string()))
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let last = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
+    format!("; the verifier ended with:\n{}", last.join("\n"))
+}
+
+/// The whole chain of reasons: the loader keeps the kernel's words in the sources of its errors.
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
@@ -143,14 +172,16 @@ fn full(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// EPERM on loading comes from capabilities or from kernel lockdown (`LOCKDOWN_BPF_WRITE_USER` and its kin), which look alike.
-fn refusal(error: &aya::programs::ProgramError) -> &'static str {
-    match error {
-        aya::programs::ProgramError::LoadError { io_error, .. }
-            if io_error.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            "; run as root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, on a host where kernel lockdown does not forbid it"
-        }
-        _ => "",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_log_is_told_by_its_end() {
+        assert_eq!(last_lines(" \n\n"), "");
+        let log: String = (0..1000).map(|line| format!("{line}\n")).collect();
+        let told = last_lines(&log);
+        assert_eq!(told.lines().count(), 1 + VERIFIER_LINES);
+        assert!(told.ends_with("\n998\n999"));
     }
 }
