@@ -94,7 +94,9 @@ int BPF_PROG(pc_bprm_committed, struct linux_binprm *bprm)
 
 	if (!view_of_current(&v))
 		return 0;
-	v.task->flags = is_loader(bprm) ? PC_TASK_LOADER : 0;
+	v.task->flags &= PC_TASK_COUNTED;
+	if (is_loader(bprm))
+		v.task->flags |= PC_TASK_LOADER;
 	if (v.set->sources > 1) {
 		id = claim();
 		s = id < 0 ? NULL : scratch_at(id);
@@ -135,6 +137,7 @@ int BPF_PROG(pc_task_alloc, struct task_struct *child, unsigned long clone_flags
 	if (!parent)
 		return 0;
 	copy = *parent;
+	copy.flags &= ~PC_TASK_COUNTED;
 	if (!bpf_task_storage_get(&pc_tasks, child, &copy, BPF_LOCAL_STORAGE_GET_F_CREATE))
 		return -ENOMEM;
 	return 0;
@@ -147,8 +150,10 @@ int BPF_PROG(pc_task_new, struct task_struct *child, unsigned long clone_flags)
 	struct pc_task *t = identity(child);
 	struct pc_slot *slot = t ? slot_at(t->slot) : NULL;
 
-	if (slot && slot->epoch == t->epoch)
+	if (slot && slot->epoch == t->epoch && !(t->flags & PC_TASK_COUNTED)) {
+		t->flags |= PC_TASK_COUNTED;
 		__sync_fetch_and_add(&slot->tasks, 1);
+	}
 	return 0;
 }
 
@@ -158,8 +163,10 @@ int BPF_PROG(pc_task_exit, struct task_struct *task)
 	struct pc_task *t = identity(bpf_get_current_task_btf());
 	struct pc_slot *slot = t ? slot_at(t->slot) : NULL;
 
-	if (slot && slot->epoch == t->epoch)
+	if (slot && slot->epoch == t->epoch && t->flags & PC_TASK_COUNTED) {
+		t->flags &= ~PC_TASK_COUNTED;
 		__sync_fetch_and_add(&slot->tasks, -1);
+	}
 	return 0;
 }
 

@@ -14,7 +14,8 @@ struct pc_task {
 	u16 source; /* source class of the current executable */
 	u16 flags;
 };
-#define PC_TASK_LOADER 0x1u /* runs a program loader by hand: what it maps as code is an execution */
+#define PC_TASK_LOADER 0x1u  /* runs a program loader by hand: what it maps as code is an execution */
+#define PC_TASK_COUNTED 0x2u /* in slot.tasks: during an upgrade two builds of the programs see each birth and death */
 
 struct pc_segment {
 	u32 words[PC_SEGMENT_WORDS];

@@ -46,6 +46,8 @@
 //!   another action does not make one, though it allows its owner.
 //! - Unix and netlink sockets are not judged by a posture ([`SocketKind::has_posture`]).
 
+use serde::{Deserialize, Serialize};
+
 use std::cmp::{Ordering, Reverse};
 
 use crate::capability::Capability;
@@ -101,7 +103,8 @@ pub struct Subject<'a> {
 }
 
 /// What happens to an operation. Ordered by strength.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It is let through in silence.
     Allow,
