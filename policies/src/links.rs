@@ -65,3 +65,75 @@ fn unique<T: PartialEq>(list: &mut Vec<T>) {
     }
     *list = kept;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::glob::Glob;
+    use crate::meaning::{Action, Class, Origin};
+
+    fn set(objects: Vec<Object>, sources: &[&str]) -> RuleSet {
+        let origin = Origin {
+            kind: "KubeArmorPolicy".into(),
+            namespace: "".into(),
+            policy: "p".into(),
+            file: Arc::new("p.yaml".into()),
+            line: 1,
+            column: 1,
+            field: String::new(),
+        };
+        let rule = Rule {
+            origin,
+            class: Class::Process,
+            objects,
+            sources: sources.iter().map(|&source| source.into()).collect(),
+            read_only: false,
+            owner_only: false,
+            action: Action::Block,
+            severity: 0,
+            tags: Vec::new(),
+            message: String::new(),
+        };
+        RuleSet { rules: vec![Arc::new(rule)], ..RuleSet::default() }
+    }
+
+    /// `/bin` leads to `/usr/bin`, `/all` to the root directory.
+    fn leads(path: &[u8]) -> Vec<Vec<u8>> {
+        let led = match path {
+            b"/all" => b"/".to_vec(),
+            _ if path == b"/bin" || path.starts_with(b"/bin/") => [b"/usr", path].concat(),
+            _ => path.to_vec(),
+        };
+        vec![led.clone(), led]
+    }
+
+    fn pattern(text: &[u8]) -> Object {
+        Object::Pattern(Glob::parse(text).unwrap())
+    }
+
+    #[test]
+    fn objects_and_sources_get_the_names_they_lead_to_beside_their_own() {
+        let dir = |dir: &str| Object::Directory { dir: dir.into(), recursive: true };
+        let written =
+            vec![Object::Path(b"/bin/x".into()), dir("/bin"), pattern(b"/bin/*"), dir("/all"), pattern(b"/all/\\**")];
+        let followed = through_links(&set(written.clone(), &["/bin/app", "/"]), leads);
+        let more =
+            [Object::Path(b"/usr/bin/x".into()), dir("/usr/bin"), pattern(b"/usr/bin/*"), dir(""), pattern(b"/\\**")];
+        assert_eq!(followed.rules[0].objects, [&written[..], &more[..]].concat());
+        assert_eq!(followed.rules[0].sources, [&b"/bin/app"[..], b"/", b"/usr/bin/app"]);
+    }
+
+    #[test]
+    fn a_rule_that_no_link_concerns_is_the_same_rule() {
+        let plain =
+            set(vec![Object::Path(b"/opt/x".into()), pattern(b"/**/x"), Object::ExecName(b"x".into())], &["/opt/y"]);
+        assert!(Arc::ptr_eq(&through_links(&plain, leads).rules[0], &plain.rules[0]));
+    }
+
+    #[test]
+    fn what_a_link_is_named_is_no_pattern() {
+        let followed = through_links(&set(vec![pattern(b"/a\\*/x?")], &[]), |_| vec![b"/b[1]".to_vec()]);
+        let Object::Pattern(glob) = &followed.rules[0].objects[1] else { panic!("a pattern stays one") };
+        assert!(glob.matches(b"/b[1]/xy") && !glob.matches(b"/b1/xy"));
+    }
+}

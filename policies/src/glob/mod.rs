@@ -18,10 +18,18 @@
 //! This module owns the syntax and a matcher that is easy to believe. It does not own speed: the kernel walks an automaton
 //! that the enforcer builds from [`Glob::ast`], and its tests compare that automaton with [`Glob::matches`].
 
+mod advance;
+mod expand;
+mod parse;
+
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
+
+use advance::advance;
+use expand::{Ambiguous, Begin, begins, expand, expansions, mark_tail};
+use parse::Parser;
 
 /// Longest pattern, in bytes: as long as the longest path the kernel tells.
 pub const MAX_PATTERN_BYTES: usize = 4096;
@@ -223,253 +231,6 @@ pub fn escape(path: &[u8]) -> Vec<u8> {
     pattern
 }
 
-/// Where a match may have come to in `path` after `nodes`, given where it may have been before them.
-fn advance(nodes: &[Node], path: &[u8], mut from: Vec<bool>) -> Vec<bool> {
-    for node in nodes {
-        let mut to = vec![false; path.len() + 1];
-        match node {
-            Node::Literal(bytes) => step(&from, &mut to, bytes.len(), |at| path[at..].starts_with(bytes)),
-            Node::AnyChar => step(&from, &mut to, 1, |at| path.get(at).is_some_and(|&byte| byte != b'/')),
-            Node::Class { ranges, negated } => {
-                step(&from, &mut to, 1, |at| path.get(at).is_some_and(|&byte| class_contains(ranges, *negated, byte)))
-            }
-            Node::Star { min } => run(&from, &mut to, *min, |at| path[at] != b'/'),
-            Node::DoubleStar { min } => run(&from, &mut to, *min, |_| true),
-            Node::Alternatives(alternatives) => {
-                for alternative in alternatives {
-                    for (at, reached) in advance(alternative, path, from.clone()).into_iter().enumerate() {
-                        to[at] |= reached;
-                    }
-                }
-            }
-        }
-        from = to;
-    }
-    from
-}
-
-/// From each position where `here` holds, exactly `width` further.
-fn step(from: &[bool], to: &mut [bool], width: usize, here: impl Fn(usize) -> bool) {
-    for at in 0..from.len() {
-        if from[at] && here(at) {
-            to[at + width] = true;
-        }
-    }
-}
-
-/// From each position, as far as `passes` lets, but at least `min` (0 or 1) bytes.
-fn run(from: &[bool], to: &mut [bool], min: u8, passes: impl Fn(usize) -> bool) {
-    for at in 0..from.len() {
-        if from[at] && min == 0 {
-            to[at] = true;
-        }
-        let come_from_here = from[at] || to[at];
-        if come_from_here && at + 1 < from.len() && passes(at) {
-            to[at + 1] = true;
-        }
-    }
-}
-
-struct Parser<'a> {
-    text: &'a [u8],
-    at: usize,
-}
-
-impl Parser<'_> {
-    /// A sequence up to the end of the text or, within a group, up to its `,` or `}`, which is left unread.
-    fn sequence(&mut self, depth: usize) -> Result<Vec<Node>, GlobError> {
-        let mut nodes = Vec::new();
-        while let Some(&byte) = self.text.get(self.at) {
-            match byte {
-                b'*' => {
-                    let stars = self.text[self.at..].iter().take_while(|&&next| next == b'*').count();
-                    self.at += stars;
-                    nodes.push(if stars == 1 { Node::Star { min: 0 } } else { Node::DoubleStar { min: 0 } });
-                }
-                b'?' => {
-                    self.at += 1;
-                    nodes.push(Node::AnyChar);
-                }
-                b'[' => nodes.push(self.class()?),
-                b'{' => nodes.push(self.group(depth + 1)?),
-                b'}' => return Ok(nodes),
-                b',' if depth > 0 => return Ok(nodes),
-                b'\\' => {
-                    let escaped = *self.text.get(self.at + 1).ok_or(GlobError::LoneEscape)?;
-                    self.at += 2;
-                    push_literal(&mut nodes, escaped);
-                }
-                _ => {
-                    self.at += 1;
-                    push_literal(&mut nodes, byte);
-                }
-            }
-        }
-        Ok(nodes)
-    }
-
-    fn group(&mut self, depth: usize) -> Result<Node, GlobError> {
-        let start = self.at;
-        if depth > MAX_GLOB_DEPTH {
-            return Err(GlobError::TooDeep(start));
-        }
-        let mut alternatives = Vec::new();
-        loop {
-            self.at += 1; // the `{` or `,`
-            alternatives.push(self.sequence(depth)?);
-            match self.text.get(self.at) {
-                Some(b',') => {}
-                Some(_) => break, // sequence() stops at `,` and `}` only
-                None => return Err(GlobError::UnclosedGroup(start)),
-            }
-        }
-        self.at += 1;
-        if alternatives.iter().all(Vec::is_empty) {
-            return Err(GlobError::EmptyGroup(start));
-        }
-        Ok(Node::Alternatives(alternatives))
-    }
-
-    fn class(&mut self) -> Result<Node, GlobError> {
-        let start = self.at;
-        self.at += 1;
-        let negated = self.text.get(self.at) == Some(&b'^');
-        if negated {
-            self.at += 1;
-        }
-        let mut ranges = Vec::new();
-        loop {
-            match self.text.get(self.at) {
-                None => return Err(GlobError::UnclosedClass(start)),
-                Some(b']') => break,
-                Some(_) => {}
-            }
-            let first = self.class_byte(start)?;
-            // A `-` right before the `]` is a member, as in every other dialect.
-            let ranged = self.text.get(self.at) == Some(&b'-') && self.text.get(self.at + 1) != Some(&b']');
-            if !ranged {
-                ranges.push((first, first));
-                continue;
-            }
-            self.at += 1;
-            let last = self.class_byte(start)?;
-            if last < first {
-                return Err(GlobError::BackwardRange { at: start, first, last });
-            }
-            ranges.push((first, last));
-        }
-        self.at += 1;
-        if ranges.is_empty() {
-            return Err(GlobError::EmptyClass(start));
-        }
-        Ok(Node::Class { ranges, negated })
-    }
-
-    fn class_byte(&mut self, start: usize) -> Result<u8, GlobError> {
-        if self.text.get(self.at) == Some(&b'\\') {
-            self.at += 1;
-        }
-        let byte = *self.text.get(self.at).ok_or(GlobError::UnclosedClass(start))?;
-        self.at += 1;
-        Ok(byte)
-    }
-}
-
-fn push_literal(nodes: &mut Vec<Node>, byte: u8) {
-    match nodes.last_mut() {
-        Some(Node::Literal(bytes)) => bytes.push(byte),
-        _ => nodes.push(Node::Literal(vec![byte])),
-    }
-}
-
-/// How many patterns without groups `nodes` stands for.
-fn expansions(nodes: &[Node]) -> usize {
-    let of_group = |node: &Node| match node {
-        Node::Alternatives(alternatives) => {
-            alternatives.iter().fold(0usize, |sum, sequence| sum.saturating_add(expansions(sequence)))
-        }
-        _ => 1,
-    };
-    nodes.iter().map(of_group).fold(1usize, usize::saturating_mul)
-}
-
-/// All of them.
-fn expand(nodes: &[Node]) -> Vec<Vec<Node>> {
-    let mut flat = vec![Vec::new()];
-    for node in nodes {
-        let tails = match node {
-            Node::Alternatives(alternatives) => alternatives.iter().flat_map(|sequence| expand(sequence)).collect(),
-            other => vec![vec![other.clone()]],
-        };
-        flat =
-            flat.iter().flat_map(|head: &Vec<Node>| tails.iter().map(move |tail| [&head[..], tail].concat())).collect();
-    }
-    flat
-}
-
-/// What every expansion of a sequence begins with.
-#[derive(PartialEq, Eq)]
-enum Begin {
-    Slash,
-    Nothing,
-    Other,
-}
-
-fn begins(nodes: &[Node]) -> Begin {
-    let Some((first, rest)) = nodes.split_first() else { return Begin::Nothing };
-    match first {
-        Node::Literal(bytes) if bytes.first() == Some(&b'/') => Begin::Slash,
-        Node::Alternatives(alternatives) => {
-            let all_slash = alternatives.iter().all(|alternative| match begins(alternative) {
-                Begin::Nothing => begins(rest) == Begin::Slash,
-                begin => begin == Begin::Slash,
-            });
-            let all_nothing = alternatives.iter().all(|alternative| begins(alternative) == Begin::Nothing);
-            match (all_slash, all_nothing) {
-                (true, _) => Begin::Slash,
-                (false, true) => begins(rest),
-                (false, false) => Begin::Other,
-            }
-        }
-        _ => Begin::Other,
-    }
-}
-
-/// What stands before the tail differs from one expansion to another.
-struct Ambiguous;
-
-/// Gives the stars that end the pattern their `min`. `after_slash` says whether a `/` stands right before `nodes`, if that is known.
-fn mark_tail(nodes: &mut [Node], after_slash: Option<bool>) -> Result<(), Ambiguous> {
-    if nodes.is_empty() && after_slash.is_none() {
-        return Err(Ambiguous); // so what stands before `nodes` is the tail
-    }
-    let is_star = |node: &Node| matches!(node, Node::Star { .. } | Node::DoubleStar { .. });
-    let stars = nodes.iter().rev().take_while(|node| is_star(node)).count();
-    let ends_with_group = matches!(nodes.last(), Some(Node::Alternatives(_)));
-    if stars == 0 && !ends_with_group {
-        return Ok(());
-    }
-    let tail = nodes.len() - stars.max(1);
-    let slash = match nodes[..tail].last() {
-        None => after_slash,
-        Some(Node::Literal(bytes)) => Some(bytes.last() == Some(&b'/')),
-        Some(Node::Alternatives(_)) => None,
-        // Within the group the run of stars would go on.
-        Some(node) if is_star(node) && ends_with_group => None,
-        Some(_) => Some(false),
-    };
-    match &mut nodes[tail] {
-        Node::Star { min } | Node::DoubleStar { min } => *min = u8::from(slash.ok_or(Ambiguous)?),
-        Node::Alternatives(alternatives) => {
-            for alternative in alternatives {
-                mark_tail(alternative, slash)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.text))
@@ -522,5 +283,4 @@ impl<'de> Deserialize<'de> for Glob {
 }
 
 #[cfg(test)]
-#[path = "glob_tests.rs"]
 mod tests;
