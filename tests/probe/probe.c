@@ -9,6 +9,7 @@
  *   portcullis-probe --one FD UID OP ARGUMENT...
  *                                       the subject: performs OP as UID (-1: as it is) and writes "ERRNO STEP" to FD.
  *   portcullis-probe --chroot DIR ...   enters DIR first.
+ *   portcullis-probe --tiny FILE        writes the smallest program there is
  *   portcullis-probe OP ARGUMENT...     by hand: performs OP and prints the JSON line.
  *
  * The subject is executed, and not only forked, because a rule's source is an executable. An execution that succeeds
@@ -19,6 +20,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "elf.h"
 #include "probe.h"
 
 #define MAX_FIELDS 16
@@ -178,6 +181,19 @@ static int drive(void)
 	return 0;
 }
 
+/* The smallest program, as a file. */
+static int write_tiny(const char *path)
+{
+	struct tiny_elf elf = tiny_elf();
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+
+	if (fd < 0 || write(fd, &elf, sizeof(elf)) != (ssize_t)sizeof(elf) || fchmod(fd, 0755)) {
+		perror(path);
+		return 1;
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	char **args = argv + 1;
@@ -198,6 +214,8 @@ int main(int argc, char **argv)
 		return drive();
 	if (!strcmp(args[0], "--noop"))
 		return 0;
+	if (!strcmp(args[0], "--tiny") && n == 2)
+		return write_tiny(args[1]);
 	if (!strcmp(args[0], "--one"))
 		return n >= 4 ? one(args + 1, n - 1) : 2;
 	outcome = perform(args, n, &known);

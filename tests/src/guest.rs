@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::process::{self, Outcome};
+use crate::runtime::Runtime;
 use crate::{Failure, Result};
 
 const PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis-probe"));
@@ -25,10 +26,14 @@ pub(crate) struct Guest {
     pub probe: PathBuf,
     /// See `probe`.
     pub attack: PathBuf,
+    /// A program that ends with 0, in a hundred bytes or two.
+    pub tiny: PathBuf,
     /// Policies that the hook reads.
     pub policies: PathBuf,
     /// The configuration that the hook is told to read.
     pub config: PathBuf,
+    /// What starts containers.
+    pub runtimes: Vec<Runtime>,
     /// Few repetitions.
     pub ci: bool,
     /// Repetitions that were asked for.
@@ -47,15 +52,21 @@ impl Guest {
         }
         write_executable(&self.probe, PROBE)?;
         write_executable(&self.attack, ATTACK)?;
+        process::must(Command::new(&self.probe).arg("--tiny").arg(&self.tiny), b"", COMMAND_LIMIT)?;
         self.configure("enforce", "audit")
     }
 
     /// Writes the configuration: the fail policy, and the default posture of every class.
     pub(crate) fn configure(&self, fail: &str, posture: &str) -> Result<()> {
+        self.configure_postures(fail, posture, posture, posture)
+    }
+
+    /// The same with a posture for each class.
+    pub(crate) fn configure_postures(&self, fail: &str, file: &str, network: &str, capabilities: &str) -> Result<()> {
         write(
             &self.config,
             format!(
-                "policyDir: {}\nfailPolicy: {fail}\ndefaultPosture:\n  file: {posture}\n  network: {posture}\n  capabilities: {posture}\n",
+                "policyDir: {}\nfailPolicy: {fail}\ndefaultPosture:\n  file: {file}\n  network: {network}\n  capabilities: {capabilities}\n",
                 self.policies.display()
             )
             .as_bytes(),

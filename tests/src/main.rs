@@ -27,6 +27,7 @@ use clap::{Parser, ValueEnum};
 
 use guest::Guest;
 use report::Report;
+use runtime::Runtime;
 
 /// Why a test could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,9 @@ struct Arguments {
     /// Only tests whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// Use these runtimes [default: those that are installed]
+    #[arg(long)]
+    runtime: Vec<Runtime>,
     /// Leave Portcullis out: shows what the tests see without it
     #[arg(long)]
     without: bool,
@@ -141,9 +145,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         binaries: arguments.bin.unwrap_or_else(|| beside.clone()),
         probe: work.join("portcullis-probe"),
         attack: work.join("portcullis-attack"),
+        tiny: work.join("tiny"),
         policies: work.join("policies"),
         config: work.join("config.yaml"),
         work,
+        runtimes: if arguments.runtime.is_empty() { Runtime::available() } else { arguments.runtime },
         ci: arguments.ci,
         count: arguments.count,
         only: arguments.only,

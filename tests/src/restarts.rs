@@ -17,7 +17,7 @@ const BETWEEN: Duration = Duration::from_millis(200);
 
 /// Runs the suite.
 pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
-    let Some(runtime) = Runtime::available().first().copied() else {
+    let Some(runtime) = guest.runtimes.first().copied() else {
         report.skip("restarts", "neither crun nor runc is installed");
         return Ok(());
     };

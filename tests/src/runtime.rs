@@ -13,7 +13,7 @@ use crate::process::{self, Dialogue, Outcome};
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Runtime {
     /// crun.
     Crun,
@@ -58,7 +58,7 @@ impl Runtime {
         command.args(["run", "--bundle"]).arg(directory).arg(&bundle.id);
         let dialogue = Dialogue::start(&mut command)?;
         let delete = self.delete_command(guest, &bundle.id);
-        Ok(Container { id: bundle.id.clone(), runtime: self, dialogue, delete })
+        Ok(Container { dialogue, delete })
     }
 
     /// Runs a container to its end.
@@ -88,22 +88,11 @@ impl Runtime {
     pub(crate) fn exec(self, guest: &Guest, id: &str, arguments: &[&str]) -> Result<Outcome> {
         process::run(self.command(guest).arg("exec").arg(id).args(arguments), b"", COMMAND_LIMIT)
     }
-
-    /// The container's init, as the host sees it.
-    pub(crate) fn pid(self, guest: &Guest, id: &str) -> Result<Option<u32>> {
-        let outcome = process::run(self.command(guest).arg("state").arg(id), b"", COMMAND_LIMIT)?;
-        let state: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
-        Ok(state["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()))
-    }
 }
 
 /// A container in the foreground; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Container {
-    /// Its id.
-    pub id: String,
-    /// What runs it.
-    pub runtime: Runtime,
     /// Its standard input and output.
     pub dialogue: Dialogue,
     delete: Command,

@@ -54,7 +54,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     let out = guest.work.join("starts/out");
     guest::make_open_directory(&out)?;
     let place = Place { root, out };
-    for runtime in Runtime::available() {
+    for runtime in guest.runtimes.iter().copied() {
         let name = format!("starts/{}/entrypoint", runtime.name());
         if guest.wants(&name) {
             report.run(&name, || entrypoints(guest, &place, runtime, guest.repetitions(10, 500)));

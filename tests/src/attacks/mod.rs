@@ -60,7 +60,7 @@ type Said = std::result::Result<String, String>;
 /// Runs the matrix.
 pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     let attacks = list(guest)?;
-    let Some(runtime) = Runtime::available().first().copied() else {
+    let Some(runtime) = guest.runtimes.first().copied() else {
         report.skip("attacks", "neither crun nor runc is installed");
         return Ok(());
     };
