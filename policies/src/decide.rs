@@ -275,6 +275,7 @@ fn compare((a, object_a): (&Rule, &Object), (b, object_b): (&Rule, &Object)) -> 
         .then_with(|| leniency(a).cmp(&leniency(b)))
         .then_with(|| identity(a).cmp(&identity(b)))
         .then_with(|| object_key(object_a).cmp(&object_key(object_b)))
+        .then_with(|| a.objects.iter().map(object_key).cmp(b.objects.iter().map(object_key)))
 }
 
 /// The greater, the more specific: the sort of object, then the length of what it pins down, then how little it reaches.
@@ -302,7 +303,7 @@ fn identity(rule: &Rule) -> impl Ord + '_ {
     let origin = &rule.origin;
     let written = (&origin.kind, &origin.namespace, &origin.policy, &origin.field);
     let place = (&origin.file, origin.line, origin.column);
-    (written, place, (&rule.sources, Reverse(rule.severity), &rule.message, &rule.tags))
+    (rule.class, written, place, (&rule.sources, Reverse(rule.severity), &rule.message, &rule.tags))
 }
 
 /// Any total order will do.

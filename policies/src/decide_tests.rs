@@ -338,7 +338,9 @@ proptest! {
 
     #[test]
     fn a_rule_of_one_class_never_touches_another(mut set in any_set(), extra in any_rule(), subject in any_subject(), op in any_operation()) {
-        prop_assume!(extra.class != op.class());
+        if extra.class == op.class() {
+            return Ok(());
+        }
         let before = decide(&set, &subject, &op);
         set.rules.push(Arc::new(extra));
         prop_assert_eq!(decide(&set, &subject, &op), before);
