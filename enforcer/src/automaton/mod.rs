@@ -22,6 +22,7 @@ mod hash;
 mod layout;
 mod minimise;
 mod nfa;
+mod stored;
 mod subset;
 mod summary;
 mod tables;
@@ -37,6 +38,7 @@ use portcullis_policy::meaning::{MAX_RULES, RuleSet};
 
 pub use hash::content_hash;
 pub use layout::Compiled;
+pub use stored::MAX_STORED_BYTES;
 pub use walk::View;
 
 /// How much a policy set may cost. A set over budget is refused with the reason; no rule is ever dropped.

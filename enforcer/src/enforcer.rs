@@ -1,0 +1,322 @@
+//! Plan, arm, disarm, list: what every door calls.
+
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use portcullis_ebpf::{Kernel, Options, abi};
+use portcullis_policy::ContainerFacts;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::plan::{self, Container, Enforce, Plan, Target};
+use crate::policy_dir::{Policies, PolicyDir};
+use crate::slots::{self, Tenancy, Tenant};
+use crate::state::{ContainerRecord, StateDir, Unprotected, hex};
+use crate::tables::Tables;
+use crate::{Config, Error, sets};
+
+/// The enforcer of this host.
+///
+/// Cheap to open: policies are read, and the kernel's state opened, when they are first asked for.
+pub struct Enforcer {
+    config: Config,
+    state: StateDir,
+    policies: OnceLock<Policies>,
+    kernel: OnceLock<Kernel>,
+}
+
+/// A container that is armed now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Armed {
+    /// Its slot.
+    pub slot: u32,
+    /// Its policy set.
+    pub set: u32,
+    /// Whether the set was in the kernel already.
+    pub reused: bool,
+}
+
+/// A record joined with what the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArmedContainer {
+    /// What was armed.
+    #[serde(flatten)]
+    pub record: ContainerRecord,
+    /// What of it is in force.
+    pub status: Status,
+    /// Tasks under its policy.
+    pub tasks: u32,
+}
+
+/// What of a record is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is armed.
+    Armed,
+    /// It was disarmed, and some of its tasks are still there, under its policy.
+    Leaving,
+    /// The kernel knows nothing of it: the programs were unloaded, or its slot is another's.
+    Lost,
+}
+
+impl Enforcer {
+    /// Opens the state directory, creating it if need be.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn open(config: Config) -> Result<Enforcer, Error> {
+        let state = StateDir::at(&config.state_dir);
+        state.create()?;
+        Ok(Enforcer { config, state, policies: OnceLock::new(), kernel: OnceLock::new() })
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The state directory.
+    #[must_use]
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// The policies of this host, as they were when first asked for.
+    ///
+    /// # Errors
+    /// As [`PolicyDir::read`].
+    pub fn policies(&self) -> Result<&Policies, Error> {
+        if let Some(policies) = self.policies.get() {
+            return Ok(policies);
+        }
+        let policies = PolicyDir::new(&self.config.policy_dir, Some(&self.state.policies())).read()?;
+        Ok(self.policies.get_or_init(|| policies))
+    }
+
+    /// Selects the rules of a container, resolves their paths in its root, and makes their tables, unless the kernel has
+    /// them. Changes nothing in the kernel.
+    ///
+    /// # Errors
+    /// [`Error::Compile`], or if the policies cannot be read.
+    pub fn plan(&self, container: &Container<'_>) -> Result<Plan, Error> {
+        let policies = &self.policies()?.policies;
+        let in_kernel = |hash| self.kernel().is_ok_and(|kernel| matches!(sets::find(kernel, hash), Ok(Some(_))));
+        plan::plan(&self.config, &self.state, policies, container, in_kernel)
+    }
+
+    /// Opens the kernel programs, and loads them if they are not.
+    ///
+    /// # Errors
+    /// If this host cannot run them.
+    pub fn load(&self) -> Result<(), Error> {
+        if self.kernel.get().is_none() {
+            let kernel = Kernel::load(Options::default())?;
+            self.kernel.get_or_init(|| kernel);
+        }
+        Ok(())
+    }
+
+    /// Arms a container, in place of what was armed for the same id. If any step fails, nothing of it remains.
+    ///
+    /// To be called in the runtime's mount namespace, before the container's first instruction.
+    ///
+    /// # Errors
+    /// If the kernel programs are not loaded, or have no room.
+    pub fn arm(&self, plan: &Enforce, target: &Target<'_>) -> Result<Armed, Error> {
+        arm_in(self.kernel()?, &self.state, plan, target)
+    }
+
+    /// Takes out of force whatever was armed or recorded for an id; whether there was anything.
+    ///
+    /// # Errors
+    /// If something of it could not be undone; everything else was.
+    pub fn disarm(&self, id: &str) -> Result<bool, Error> {
+        let unprotected = self.state.remove_unprotected(id)?;
+        let _lock = self.state.lock()?;
+        let Some(record) = self.state.container(id)? else { return Ok(unprotected) };
+        match self.kernel() {
+            Ok(kernel) => disarm_in(kernel, &self.state, &record)?,
+            Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => {
+                self.state.remove_container(id)?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// Every container that was armed and not disarmed.
+    ///
+    /// # Errors
+    /// If the records or the kernel's tables cannot be read.
+    pub fn list(&self) -> Result<Vec<ArmedContainer>, Error> {
+        let kernel = match self.kernel() {
+            Ok(kernel) => Some(kernel),
+            Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => None,
+            Err(error) => return Err(error),
+        };
+        let joined = |record| join(kernel, record);
+        self.state.containers()?.into_iter().map(joined).collect()
+    }
+
+    /// Leaves a record that a container runs without protection.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn record_unprotected(&self, id: &str, name: &str, reason: &str) -> Result<(), Error> {
+        let at = seconds_since_1970();
+        self.state.write_unprotected(&Unprotected { id: id.to_owned(), name: name.to_owned(), reason: reason.to_owned(), at })
+    }
+
+    /// Forgets what was armed, after the kernel programs have been unloaded.
+    ///
+    /// # Errors
+    /// If a record cannot be removed.
+    pub fn forget(&self) -> Result<(), Error> {
+        let _lock = self.state.lock()?;
+        self.state.forget()
+    }
+
+    fn kernel(&self) -> Result<&Kernel, Error> {
+        if let Some(kernel) = self.kernel.get() {
+            return Ok(kernel);
+        }
+        let kernel = Kernel::open()?;
+        Ok(self.kernel.get_or_init(|| kernel))
+    }
+}
+
+fn join<T: Tables>(tables: Option<&T>, record: ContainerRecord) -> Result<ArmedContainer, Error> {
+    let slot = tables.map(|tables| tables.read_slot(record.slot)).transpose()?;
+    let slot = slot.filter(|slot| slot.epoch == record.epoch && slot.flags != 0);
+    let status = match slot {
+        Some(slot) if slot.flags & abi::SLOT_ARMED != 0 => Status::Armed,
+        Some(_) => Status::Leaving,
+        None => Status::Lost,
+    };
+    Ok(ArmedContainer { record, status, tasks: slot.map_or(0, |slot| slot.tasks) })
+}
+
+pub(crate) fn arm_in<T: Tables>(
+    tables: &T,
+    state: &StateDir,
+    plan: &Enforce,
+    target: &Target<'_>,
+) -> Result<Armed, Error> {
+    let _lock = state.lock()?;
+    let before = state.container(&target.facts.id)?;
+    let found = sets::find(tables, plan.hash)?;
+    let (set, reused) = match found {
+        Some(set) => (set, true),
+        None => {
+            // Planned when the kernel had the set, and freed since then: made again.
+            let made = match &plan.compiled {
+                Some(_) => None,
+                None => Some(plan::tables(state, &plan.set, plan.hash, target.facts)?),
+            };
+            let Some(compiled) = plan.compiled.as_ref().or(made.as_ref()) else {
+                return Err(Error::NoRoom { bytes: 0 });
+            };
+            (sets::place(tables, compiled, boottime_seconds())?, false)
+        }
+    };
+    state.write_rule_set(plan.hash, &plan.set)?;
+    let tenant = Tenant {
+        set,
+        audited: plan.audited,
+        runtime_mntns: target.runtime_mntns,
+        cgroup: target.cgroup_id,
+        now_ns: boottime_ns(),
+    };
+    let tenancy = slots::take(tables, &tenant)?;
+    let record = record(plan, target, set, tenancy);
+    // The record first: what is armed must be known, and what is known and not armed is told as lost.
+    let armed = state.write_container(&record).and_then(|()| slots::arm(tables, tenancy, &tenant));
+    if let Err(error) = armed {
+        // The error that is told is the first one; the rest is undone as far as it goes.
+        drop(slots::disarm(tables, tenancy));
+        drop(match &before {
+            Some(before) => state.write_container(before),
+            None => state.remove_container(&record.id).map(drop),
+        });
+        if let Some(before) = before.filter(|before| before.cgroup_id == target.cgroup_id) {
+            restore_cgroup(tables, &before);
+        }
+        return Err(error);
+    }
+    drop(state.remove_unprotected(&record.id));
+    if let Some(before) = before {
+        // The new policy is in force; that the old slot is not given back now is found by the next sweep.
+        drop(slots::disarm(tables, Tenancy { slot: before.slot, epoch: before.epoch }));
+    }
+    Ok(Armed { slot: tenancy.slot, set, reused })
+}
+
+/// Gives a cgroup back to the slot it had before a failed attempt to replace it.
+fn restore_cgroup<T: Tables>(tables: &T, before: &ContainerRecord) {
+    let is_there = tables
+        .read_slot(before.slot)
+        .is_ok_and(|slot| slot.epoch == before.epoch && slot.flags & abi::SLOT_ARMED != 0);
+    if is_there {
+        drop(tables.cgroup_arm(before.cgroup_id, abi::Cgroup { slot: before.slot, epoch: before.epoch }));
+    }
+}
+
+/// The caller holds the lock.
+pub(crate) fn disarm_in<T: Tables>(tables: &T, state: &StateDir, record: &ContainerRecord) -> Result<(), Error> {
+    let disarmed = slots::disarm(tables, Tenancy { slot: record.slot, epoch: record.epoch });
+    let removed = state.remove_container(&record.id).map(drop);
+    // An exec that saw the slot armed may be about to label a task. When it has ended, `tasks` is right, and a slot with
+    // none may be taken by another.
+    let waited = tables.wait_readers().map_err(Error::from);
+    let swept = waited.and_then(|()| sets::sweep(tables, boottime_seconds())).and_then(|()| keep_rule_sets(tables, state));
+    disarmed.and(removed).and(swept)
+}
+
+/// Rules of sets that the kernel no longer has explain nothing.
+fn keep_rule_sets<T: Tables>(tables: &T, state: &StateDir) -> Result<(), Error> {
+    let mut hashes = std::collections::BTreeSet::new();
+    for index in 0..abi::MAX_SETS {
+        let set = tables.read_set(index)?;
+        if set.flags != 0 {
+            hashes.insert(hex(set.hash));
+        }
+    }
+    state.keep_rule_sets(|hash| hashes.contains(hash))
+}
+
+fn record(plan: &Enforce, target: &Target<'_>, set: u32, tenancy: Tenancy) -> ContainerRecord {
+    let ContainerFacts { id, name, image, namespace, .. } = target.facts;
+    ContainerRecord {
+        id: id.clone(),
+        name: name.clone(),
+        image: image.clone(),
+        namespace: namespace.clone(),
+        pid: target.pid,
+        cgroup_id: target.cgroup_id,
+        cgroup_path: target.cgroup_path.to_owned(),
+        slot: tenancy.slot,
+        epoch: tenancy.epoch,
+        set,
+        hash: hex(plan.hash),
+        audited: plan.audited,
+        policies: plan.policies.clone(),
+        unenforced: plan.unenforced.len(),
+        armed_at: seconds_since_1970(),
+    }
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+fn boottime_seconds() -> u32 {
+    (boottime_ns() / 1_000_000_000).min(u64::from(u32::MAX)) as u32
+}

@@ -1,0 +1,96 @@
+use std::path::PathBuf;
+
+use crate::automaton::CompileError;
+
+/// Why something could not be planned, armed, disarmed or told. Each says what to do where there is something to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration file is wrong.
+    #[error("{}:{line}:{column}: {message}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong, and the fix.
+        message: String,
+    },
+    /// A file or directory can't be used.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was tried, e.g. `read`.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A limit on what is read was exceeded.
+    #[error("{} {what}; {help}", path.display())]
+    Limit {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it has too much of.
+        what: String,
+        /// The next step.
+        help: &'static str,
+    },
+    /// A file of the state directory is not what was written there.
+    #[error("{} is damaged: {reason}; remove it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process holds the lock.
+    #[error("another process has been changing the state in {} for {seconds} seconds; find it with: fuser {}", path.display(), path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// A container's id could not be the name of a file.
+    #[error("`{}` cannot be a container's id: 1 to {max} letters, digits, `-`, `_`, `.` or `:` are expected", id.escape_debug())]
+    Id {
+        /// As given.
+        id: String,
+        /// The longest there may be.
+        max: usize,
+    },
+    /// The rules of the container are too many or too complex.
+    #[error("the policies of container `{container}` cannot be compiled: {source}")]
+    Compile {
+        /// Its name or id.
+        container: String,
+        /// Why.
+        #[source]
+        source: CompileError,
+    },
+    /// All slots are taken.
+    #[error("{limit} containers are armed on this host, which is the most there can be; stop one")]
+    NoSlot {
+        /// The limit.
+        limit: u32,
+    },
+    /// All entries for policy sets, or all memory for them, is taken.
+    #[error("the kernel tables have no room for another policy set of {bytes} bytes; let more containers share their policies, or stop some")]
+    NoRoom {
+        /// Size of the set.
+        bytes: u32,
+    },
+    /// The kernel programs.
+    #[error(transparent)]
+    Kernel(#[from] portcullis_ebpf::Error),
+}
+
+impl Error {
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>, source: impl Into<std::io::Error>) -> Error {
+        Error::File { what, path: path.into(), source: source.into() }
+    }
+}

@@ -1,0 +1,123 @@
+//! Slots: one per armed container.
+//!
+//! A slot is free when its flags are 0, or when its container is gone ([`abi::SLOT_DYING`]) and so are the tasks that carried
+//! its label. A new tenant has a new epoch: a label or cgroup of the old one matches nothing.
+//!
+//! All of it under the lock of the state directory.
+
+use std::collections::BTreeSet;
+
+use portcullis_ebpf::abi;
+
+use crate::Error;
+use crate::tables::Tables;
+
+/// A slot and the epoch that makes it one container's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tenancy {
+    pub(crate) slot: u32,
+    pub(crate) epoch: u32,
+}
+
+fn is_free(slot: &abi::Slot) -> bool {
+    slot.flags == 0 || slot.flags & abi::SLOT_DYING != 0 && slot.tasks == 0
+}
+
+/// The sets that some slot needs.
+pub(crate) fn sets_in_use<T: Tables>(tables: &T) -> Result<BTreeSet<u32>, Error> {
+    let mut used = BTreeSet::new();
+    for index in 0..abi::MAX_SLOTS {
+        let slot = tables.read_slot(index)?;
+        if !is_free(&slot) {
+            used.insert(slot.set);
+        }
+    }
+    Ok(used)
+}
+
+/// What a new tenant brings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tenant {
+    pub(crate) set: u32,
+    pub(crate) audited: bool,
+    pub(crate) runtime_mntns: u32,
+    pub(crate) cgroup: u64,
+    pub(crate) now_ns: u64,
+}
+
+/// Takes a free slot. It is not armed yet and looks free to others, who have to wait for the lock.
+pub(crate) fn take<T: Tables>(tables: &T, tenant: &Tenant) -> Result<Tenancy, Error> {
+    let (mut free, mut left) = (None, None);
+    for index in 0..abi::MAX_SLOTS {
+        let slot = tables.read_slot(index)?;
+        if slot.flags == 0 {
+            free = Some((index, slot.epoch));
+            break;
+        }
+        if is_free(&slot) {
+            left.get_or_insert((index, slot.epoch));
+        }
+    }
+    let (index, epoch) = free.or(left).ok_or(Error::NoSlot { limit: abi::MAX_SLOTS })?;
+    let epoch = epoch.wrapping_add(1).max(1);
+    tables.store_slot_flags(index, 0)?;
+    let slot = abi::Slot {
+        epoch,
+        set: tenant.set,
+        generation: 1,
+        runtime_mntns: tenant.runtime_mntns,
+        cgroup: tenant.cgroup,
+        armed_ns: tenant.now_ns,
+        ..abi::Slot::default()
+    };
+    tables.write_slot(index, &slot)?;
+    tables.stamp(index)?;
+    Ok(Tenancy { slot: index, epoch })
+}
+
+/// Arms a slot that was taken, then its cgroup: from here on the container's executions are labelled.
+pub(crate) fn arm<T: Tables>(tables: &T, tenancy: Tenancy, tenant: &Tenant) -> Result<(), Error> {
+    let audited = if tenant.audited { abi::SLOT_AUDITED } else { 0 };
+    tables.store_slot_flags(tenancy.slot, abi::SLOT_ARMED | audited)?;
+    tell_armed(tables)?;
+    tables.cgroup_arm(tenant.cgroup, abi::Cgroup { slot: tenancy.slot, epoch: tenancy.epoch })?;
+    Ok(())
+}
+
+/// Disarms: no further task gets the label, and those that have it keep their policy to their end. Does as much of it as can
+/// be done, and tells the first failure.
+pub(crate) fn disarm<T: Tables>(tables: &T, tenancy: Tenancy) -> Result<(), Error> {
+    let mut first = Ok(());
+    let mut note = |result: Result<(), Error>| {
+        if first.is_ok() {
+            first = result;
+        }
+    };
+    let cgroups = tables.cgroup_list().map_err(Error::from);
+    match cgroups {
+        Ok(cgroups) => {
+            // Its own cgroup and those that the container made below it.
+            for (id, _) in cgroups.iter().filter(|(_, of)| (of.slot, of.epoch) == (tenancy.slot, tenancy.epoch)) {
+                note(tables.cgroup_disarm(*id).map(drop).map_err(Error::from));
+            }
+        }
+        Err(error) => note(Err(error)),
+    }
+    let slot = tables.read_slot(tenancy.slot)?;
+    if slot.epoch == tenancy.epoch && slot.flags != 0 {
+        let flags = slot.flags & abi::SLOT_AUDITED | abi::SLOT_DYING;
+        note(tables.store_slot_flags(tenancy.slot, flags).map_err(Error::from));
+    }
+    note(tell_armed(tables));
+    first
+}
+
+/// Tells the programs how many slots are armed.
+fn tell_armed<T: Tables>(tables: &T) -> Result<(), Error> {
+    let mut armed = 0;
+    for index in 0..abi::MAX_SLOTS {
+        armed += u32::from(tables.read_slot(index)?.flags & abi::SLOT_ARMED != 0);
+    }
+    tables.set_armed(armed)?;
+    Ok(())
+}

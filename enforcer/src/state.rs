@@ -1,0 +1,273 @@
+//! The state directory: what the kernel's numbers mean.
+//!
+//! ```text
+//! /run/portcullis/          root alone, gone after a reboot as the kernel's state is
+//!   lock                    held by whoever changes slots, sets or segments
+//!   containers/<id>.json    ContainerRecord: what is armed
+//!   unprotected/<id>.json   Unprotected: what runs without
+//!   sets/<hash>.json        RuleSet: what the rule ids in events mean
+//!   cache/<hash>.bin        compiled sets
+//!   policies/               accepted versions of policy files
+//! ```
+//!
+//! Files appear whole or not at all.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use portcullis_policy::meaning::RuleSet;
+use rustix::fs::FlockOperation;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::automaton::{Compiled, MAX_STORED_BYTES};
+use crate::{Error, files};
+
+/// Largest record that is read back, in bytes: a set of the most rules there can be.
+const MAX_RECORD_BYTES: u64 = 256 << 20;
+/// Longest id of a container. Engines use 64 characters.
+const MAX_ID_BYTES: usize = 200;
+/// Most records that are listed.
+const MAX_RECORDS: usize = 65_536;
+/// Compiled sets that are kept in the cache.
+const MAX_CACHED: usize = 256;
+/// How long the lock is waited for. Whoever holds it does a few system calls; a start must not hang on one that does not.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(2);
+
+/// What was armed for a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRecord {
+    /// The engine's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Its namespace; empty outside Kubernetes.
+    pub namespace: String,
+    /// Its init when it was armed.
+    pub pid: u32,
+    /// The cgroup it was armed for.
+    pub cgroup_id: u64,
+    /// The same as a path below the root of the hierarchy.
+    pub cgroup_path: PathBuf,
+    /// Its slot.
+    pub slot: u32,
+    /// [`portcullis_ebpf::abi::Slot::epoch`]; a slot with another is another container's.
+    pub epoch: u32,
+    /// Index of its policy set.
+    pub set: u32,
+    /// Content hash of its policy set, the name of the record of its rules.
+    pub hash: String,
+    /// Nothing is denied to it, only alerted.
+    pub audited: bool,
+    /// The policies that select it.
+    pub policies: Vec<String>,
+    /// How many things those policies say that are not enforced.
+    pub unenforced: usize,
+    /// When it was armed, in seconds since 1970.
+    pub armed_at: u64,
+}
+
+/// A container that was let through without protection, by the fail policy `permit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unprotected {
+    /// The engine's id.
+    pub id: String,
+    /// Its name, as far as it was known.
+    pub name: String,
+    /// Why it could not be armed.
+    pub reason: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+/// The lock; released when dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl StateDir {
+    /// The state directory at `root`. Nothing is created.
+    #[must_use]
+    pub fn at(root: &Path) -> StateDir {
+        StateDir { root: root.to_owned() }
+    }
+
+    /// Where accepted policy texts are kept.
+    #[must_use]
+    pub fn policies(&self) -> PathBuf {
+        self.root.join("policies")
+    }
+
+    /// Creates what is missing.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        for name in ["containers", "unprotected", "sets", "cache", "policies"] {
+            files::make_dir(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the lock, but not for ever.
+    pub(crate) fn lock(&self) -> Result<Lock, Error> {
+        let path = self.root.join("lock");
+        let failed = |source: std::io::Error| Error::file("lock", &path, source);
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let since = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if since.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_POLL);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
+                    return Err(Error::Locked { path, seconds: LOCK_PATIENCE.as_secs() });
+                }
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+    }
+
+    /// The record of a container, if it has one.
+    ///
+    /// # Errors
+    /// If it cannot be read or is damaged.
+    pub fn container(&self, id: &str) -> Result<Option<ContainerRecord>, Error> {
+        read_json(&self.record("containers", id)?)
+    }
+
+    /// All records of containers. What is damaged is left out; its name tells which it was.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn containers(&self) -> Result<Vec<ContainerRecord>, Error> {
+        self.records("containers")
+    }
+
+    pub(crate) fn write_container(&self, record: &ContainerRecord) -> Result<(), Error> {
+        write_json(&self.record("containers", &record.id)?, record)
+    }
+
+    pub(crate) fn remove_container(&self, id: &str) -> Result<bool, Error> {
+        files::remove(&self.record("containers", id)?)
+    }
+
+    /// The containers that run without protection.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn unprotected(&self) -> Result<Vec<Unprotected>, Error> {
+        self.records("unprotected")
+    }
+
+    pub(crate) fn write_unprotected(&self, record: &Unprotected) -> Result<(), Error> {
+        write_json(&self.record("unprotected", &record.id)?, record)
+    }
+
+    pub(crate) fn remove_unprotected(&self, id: &str) -> Result<bool, Error> {
+        files::remove(&self.record("unprotected", id)?)
+    }
+
+    /// The rules of a set, by its hash: what rule ids in its events mean.
+    ///
+    /// # Errors
+    /// If the record cannot be read or is damaged.
+    pub fn rule_set(&self, hash: [u64; 2]) -> Result<Option<RuleSet>, Error> {
+        read_json(&self.root.join("sets").join(format!("{}.json", hex(hash))))
+    }
+
+    pub(crate) fn write_rule_set(&self, hash: [u64; 2], set: &RuleSet) -> Result<(), Error> {
+        let path = self.root.join("sets").join(format!("{}.json", hex(hash)));
+        if path.exists() { Ok(()) } else { write_json(&path, set) }
+    }
+
+    /// Removes the records of sets that `used` does not have.
+    pub(crate) fn keep_rule_sets(&self, used: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let directory = self.root.join("sets");
+        for name in files::list(&directory, MAX_RECORDS)? {
+            if name.strip_suffix(".json").is_some_and(|hash| !used(hash)) {
+                files::remove(&directory.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A compiled set from the cache. A damaged one is as good as none.
+    pub(crate) fn cached(&self, hash: [u64; 2]) -> Option<Compiled> {
+        let bytes = files::read(&self.cache_path(hash), MAX_STORED_BYTES).ok()?;
+        Compiled::from_bytes(&bytes).filter(|compiled| compiled.hash() == hash)
+    }
+
+    /// Caches a compiled set. That it cannot be cached matters to nobody but the next start.
+    pub(crate) fn cache(&self, compiled: &Compiled) {
+        let directory = self.root.join("cache");
+        let names = files::list(&directory, MAX_RECORDS).unwrap_or_default();
+        // Any will do: a set in use is found in the kernel.
+        for name in names.iter().take((names.len() + 1).saturating_sub(MAX_CACHED)) {
+            drop(files::remove(&directory.join(name)));
+        }
+        drop(files::write(&self.cache_path(compiled.hash()), &compiled.to_bytes()));
+    }
+
+    fn cache_path(&self, hash: [u64; 2]) -> PathBuf {
+        self.root.join("cache").join(format!("{}.bin", hex(hash)))
+    }
+
+    /// Forgets all containers and sets, after the kernel has.
+    pub(crate) fn forget(&self) -> Result<(), Error> {
+        for name in ["containers", "sets"] {
+            let directory = self.root.join(name);
+            for file in files::list(&directory, MAX_RECORDS)? {
+                files::remove(&directory.join(file))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, kind: &str, id: &str) -> Result<PathBuf, Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        if id.is_empty() || id.len() > MAX_ID_BYTES || id.starts_with('.') || !id.bytes().all(plain) {
+            return Err(Error::Id { id: id.to_owned(), max: MAX_ID_BYTES });
+        }
+        Ok(self.root.join(kind).join(format!("{id}.json")))
+    }
+
+    fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>, Error> {
+        let directory = self.root.join(kind);
+        let names = files::list(&directory, MAX_RECORDS)?;
+        let records = names.iter().filter(|name| name.ends_with(".json") && !name.starts_with('.'));
+        Ok(records.filter_map(|name| read_json(&directory.join(name)).ok().flatten()).collect())
+    }
+}
+
+/// A hash as the state directory writes it.
+#[must_use]
+pub fn hex(hash: [u64; 2]) -> String {
+    format!("{:016x}{:016x}", hash[0], hash[1])
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let bytes = match files::read(path, MAX_RECORD_BYTES) {
+        Ok(bytes) => bytes,
+        Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let damaged = |error: serde_json::Error| Error::Damaged { path: path.to_owned(), reason: error.to_string() };
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value).map_err(|error| Error::file("write", path, std::io::Error::from(error)))?;
+    files::write(path, &bytes)
+}
