@@ -1,4 +1,4 @@
-//! All that the hook asks of the enforcer, in one place. A test puts its own in its place.
+//! All that the hook asks of the enforcer, in one place. A test puts its own in the place of [`Real`].
 
 use std::os::fd::OwnedFd;
 
@@ -6,6 +6,10 @@ use portcullis_policy::{ContainerFacts, Policy};
 
 use crate::args::FailPolicy;
 use crate::cgroup::Cgroup;
+
+mod real;
+
+pub use real::Real;
 
 /// A sentence of the enforcer: what went wrong and what to do.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -35,6 +39,8 @@ pub trait Enforcement: Send + Sync + 'static {
     fn fail_policy(&self) -> Result<FailPolicy, Failure>;
     /// All policies of this host. Empty where there is no policy directory.
     fn policies(&self) -> Result<&[Policy], Failure>;
+    /// What is wrong with policy files, a sentence each; what they say is not among [`Enforcement::policies`].
+    fn problems(&self) -> Vec<String>;
     /// Compiles what selects the container; `None` when nothing has to be armed. Changes nothing in the kernel.
     fn plan(&self, container: &Container) -> Result<Option<Self::Plan>, Failure>;
     /// Opens the pinned kernel programs, or loads them.

@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     pub(crate) name: OnceLock<String>,
     /// The configuration's fail policy, as soon as it was read.
     pub(crate) fail_policy: OnceLock<FailPolicy>,
+    /// What has to be said even if all goes well.
+    pub(crate) warning: OnceLock<String>,
     phases: Mutex<Phases>,
 }
 
@@ -40,6 +42,7 @@ impl Progress {
             id: OnceLock::new(),
             name: OnceLock::new(),
             fail_policy: OnceLock::new(),
+            warning: OnceLock::new(),
             phases: Mutex::new(Phases {
                 current: "start",
                 since: Instant::now(),

@@ -92,7 +92,7 @@ pub fn run<E: Enforcement>(host: &Host, options: &Options, enforcement: &Arc<E>,
     let mut finish = match (options.stage, result) {
         (_, Ok(())) => Finish {
             code: 0,
-            lines: Vec::new(),
+            lines: progress.warning.get().map(|warning| line(warning)).into_iter().collect(),
         },
         (Stage::CreateRuntime, Err(error)) => refuse_or_permit(options, &**enforcement, &progress, &error),
         (Stage::Poststop, Err(error)) => Finish {
@@ -170,6 +170,12 @@ fn create_runtime<E: Enforcement>(
     let fail_policy = enforcement.fail_policy()?;
     progress.fail_policy.get_or_init(|| fail_policy);
     let policies = enforcement.policies()?;
+    // A broken file withdraws nobody's start and no other policy, but not in silence.
+    if let [first, others @ ..] = enforcement.problems().as_slice() {
+        let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+        let warning = format!("WARNING: a policy is not in force: {first}{more}; see: portcullis status");
+        progress.warning.get_or_init(|| warning);
+    }
     if policies.is_empty() {
         return Ok(());
     }

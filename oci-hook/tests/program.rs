@@ -1,5 +1,7 @@
 //! The program itself: what a runtime sees of it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

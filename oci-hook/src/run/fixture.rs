@@ -132,6 +132,7 @@ type Hook = Box<dyn Fn(&Container) -> Result<(), Failure> + Send + Sync>;
 pub(super) struct Recorder {
     pub(super) policies: Vec<Policy>,
     pub(super) policy_error: Option<&'static str>,
+    pub(super) problems: Vec<&'static str>,
     pub(super) permit: bool,
     pub(super) on_plan: Option<Hook>,
     pub(super) on_arm: Option<Hook>,
@@ -158,6 +159,10 @@ impl Enforcement for Recorder {
 
     fn policies(&self) -> Result<&[Policy], Failure> {
         self.policy_error.map_or(Ok(self.policies.as_slice()), |error| Err(error.into()))
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.problems.iter().map(ToString::to_string).collect()
     }
 
     fn plan(&self, container: &Container) -> Result<Option<()>, Failure> {

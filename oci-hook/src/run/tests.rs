@@ -259,6 +259,16 @@ fn a_policy_directory_that_cannot_be_read_refuses() {
     assert_eq!(machine.refusal(), "cannot read /etc/portcullis/policies: permission denied; run as root");
 }
 
+#[test]
+fn a_broken_policy_file_is_told_and_stops_nobody() {
+    let mut machine = machine(BY_LABEL);
+    recorder(&mut machine).problems = vec!["b.yaml:3:1: kind: `X` is no kind", "c.yaml:1:1: not YAML"];
+    let finish = machine.start();
+    let line = "portcullis-hook: WARNING: a policy is not in force: b.yaml:3:1: kind: `X` is no kind (and 1 more); see: portcullis status";
+    assert_eq!((finish.code, finish.lines), (0, vec![line.to_owned()]));
+    assert_eq!(machine.enforcer.calls().len(), 3);
+}
+
 /// A runtime that never closes the hook's standard input.
 struct Silent;
 

@@ -1,0 +1,119 @@
+//! The enforcer of this host.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use portcullis_enforcer::{self as enforcer, Config, Enforce, Enforcer, Plan, Target};
+use portcullis_policy::Policy;
+
+use super::{Container, Enforcement, Failure};
+use crate::args::FailPolicy;
+
+/// The record of a container whose state could not be read.
+const UNKNOWN_ID: &str = "unknown";
+
+/// The enforcer, opened when it is first needed: a host without policies pays for a look at two directories.
+pub struct Real {
+    file: Option<PathBuf>,
+    config: OnceLock<Config>,
+    enforcer: OnceLock<Enforcer>,
+}
+
+impl Real {
+    /// With a configuration file, or the one at its usual place.
+    pub fn new(file: Option<PathBuf>) -> Real {
+        Real {
+            file,
+            config: OnceLock::new(),
+            enforcer: OnceLock::new(),
+        }
+    }
+
+    fn config(&self) -> Result<&Config, Failure> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let config = Config::read(self.file.as_deref())?;
+        Ok(self.config.get_or_init(|| config))
+    }
+
+    fn enforcer(&self) -> Result<&Enforcer, Failure> {
+        if let Some(enforcer) = self.enforcer.get() {
+            return Ok(enforcer);
+        }
+        let enforcer = Enforcer::open(self.config()?.clone())?;
+        Ok(self.enforcer.get_or_init(|| enforcer))
+    }
+
+    /// Whether a directory is certainly absent. One that cannot be looked at is not: what is in it would be ignored.
+    fn is_absent(path: &std::path::Path) -> bool {
+        matches!(path.try_exists(), Ok(false))
+    }
+}
+
+impl Enforcement for Real {
+    type Plan = Box<Enforce>;
+
+    fn fail_policy(&self) -> Result<FailPolicy, Failure> {
+        Ok(match self.config()?.fail_policy {
+            enforcer::FailPolicy::Enforce => FailPolicy::Enforce,
+            enforcer::FailPolicy::Permit => FailPolicy::Permit,
+        })
+    }
+
+    fn policies(&self) -> Result<&[Policy], Failure> {
+        if Real::is_absent(&self.config()?.policy_dir) {
+            return Ok(&[]);
+        }
+        Ok(&self.enforcer()?.policies()?.policies)
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let policies = self.enforcer.get().and_then(|enforcer| enforcer.policies().ok());
+        policies.map_or_else(Vec::new, |policies| {
+            policies.problems.iter().map(|problem| problem.message.clone()).collect()
+        })
+    }
+
+    fn plan(&self, container: &Container) -> Result<Option<Box<Enforce>>, Failure> {
+        let plan = self.enforcer()?.plan(&enforcer::Container {
+            facts: &container.facts,
+            root: Some(container.root.as_fd()),
+        })?;
+        Ok(match plan {
+            Plan::Untouched { .. } => None,
+            Plan::Enforce(rules) => Some(rules),
+        })
+    }
+
+    fn load(&self) -> Result<(), Failure> {
+        Ok(self.enforcer()?.load()?)
+    }
+
+    fn arm(&self, plan: &Box<Enforce>, container: &Container) -> Result<(), Failure> {
+        let target = Target {
+            facts: &container.facts,
+            pid: container.pid,
+            cgroup_id: container.cgroup.id,
+            cgroup_path: &container.cgroup.path,
+            runtime_mntns: container.runtime_mntns,
+        };
+        self.enforcer()?.arm(plan, &target)?;
+        Ok(())
+    }
+
+    fn disarm(&self, id: &str) -> Result<(), Failure> {
+        // Nothing was ever armed or recorded here.
+        if Real::is_absent(&self.config()?.state_dir) {
+            return Ok(());
+        }
+        self.enforcer()?.disarm(id)?;
+        Ok(())
+    }
+
+    fn record_unprotected(&self, id: &str, name: &str, reason: &str) -> Result<(), Failure> {
+        let id = if id.is_empty() { UNKNOWN_ID } else { id };
+        Ok(self.enforcer()?.record_unprotected(id, name, reason)?)
+    }
+}
