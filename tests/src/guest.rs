@@ -116,8 +116,7 @@ impl Guest {
 
 /// Whether a program is installed here.
 pub(crate) fn installed(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 /// Writes a whole file.
@@ -145,8 +144,7 @@ pub(crate) fn make_open_directory(path: &Path) -> Result<()> {
 
 /// Sets the permission bits.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        .map_err(|source| Failure::io(path.display(), source))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|source| Failure::io(path.display(), source))
 }
 
 /// Removes whatever is there.

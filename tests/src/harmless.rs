@@ -54,16 +54,34 @@ const GROUPS: &[Group] = &[
         name: "sockets-beside-tcp-and-udp",
         rules: "  network:\n    matchProtocols:\n      - protocol: tcp\n      - protocol: udp\n  action: Block\n",
         operations: &[
-            "socket 1 1 0", "socket 1 2 0", "socket 1 5 0", "bind 1 1 0", "listen 1 1 0", "connect 1 1 0",
-            "sendto 1 2 0", "socket 16 3 0", "socket 16 2 0", "bind 16 3 0", "socket 2 3 1",
+            "socket 1 1 0",
+            "socket 1 2 0",
+            "socket 1 5 0",
+            "bind 1 1 0",
+            "listen 1 1 0",
+            "connect 1 1 0",
+            "sendto 1 2 0",
+            "socket 16 3 0",
+            "socket 16 2 0",
+            "bind 16 3 0",
+            "socket 2 3 1",
         ],
     },
     Group {
         name: "sockets-beside-raw",
         rules: "  network:\n    matchProtocols:\n      - protocol: raw\n  action: Block\n",
         operations: &[
-            "socket 2 1 0", "socket 2 2 0", "socket 10 1 0", "bind 2 1 0", "listen 2 1 0", "connect 2 1 0",
-            "sendto 2 2 0", "socket 16 3 0", "socket 16 3 9", "bind 16 3 0", "socket 1 1 0",
+            "socket 2 1 0",
+            "socket 2 2 0",
+            "socket 10 1 0",
+            "bind 2 1 0",
+            "listen 2 1 0",
+            "connect 2 1 0",
+            "sendto 2 2 0",
+            "socket 16 3 0",
+            "socket 16 3 9",
+            "bind 16 3 0",
+            "socket 1 1 0",
         ],
     },
     Group {
@@ -71,24 +89,63 @@ const GROUPS: &[Group] = &[
         rules: "  capabilities:\n    matchCapabilities:\n      - capability: sys_admin\n      - capability: net_admin\n      - capability: dac_read_search\n  action: Block\n",
         // On an overlay these copy up, which the file system does with powers of its own.
         operations: &[
-            "chown /lower/chown", "chmod /lower/chmod", "write /lower/write", "append /lower/append",
-            "truncate /lower/truncate", "utimes /lower/utimes", "setxattr /lower/setxattr",
-            "rename /lower/rename /lower/renamed", "link /lower/link /lower/linked", "unlink /lower/unlink",
-            "mkdir /lower/dir", "rmdir /lower/empty", "cap chown", "cap setuid", "cap kill", "exec /bin/true",
+            "chown /lower/chown",
+            "chmod /lower/chmod",
+            "write /lower/write",
+            "append /lower/append",
+            "truncate /lower/truncate",
+            "utimes /lower/utimes",
+            "setxattr /lower/setxattr",
+            "rename /lower/rename /lower/renamed",
+            "link /lower/link /lower/linked",
+            "unlink /lower/unlink",
+            "mkdir /lower/dir",
+            "rmdir /lower/empty",
+            "cap chown",
+            "cap setuid",
+            "cap kill",
+            "exec /bin/true",
         ],
     },
     Group {
         name: "everything-beside-unrelated-rules",
         rules: UNRELATED,
         operations: &[
-            "read /lower/read", "write /lower/write", "append /lower/append", "create /tmp/created",
-            "mkdir /tmp/made", "rmdir /tmp/made", "symlink /tmp/symlink /lower/read", "mknod /tmp/fifo",
-            "rename /tmp/fifo /tmp/fifo2", "link /lower/read /tmp/hard", "unlink /tmp/hard", "chmod /lower/chmod",
-            "chown /lower/chown", "truncate /lower/truncate", "ftruncate /lower/truncate", "utimes /lower/utimes",
-            "setxattr /lower/setxattr", "opendir /", "opendir /srv", "tmpfile /tmp", "map /lower/write", "exec /bin/true",
-            "execve /bin/true", "fexecve /bin/true", "memfd", "exec-tmpfile /tmp", "socket 2 1 0", "socket 1 1 0",
-            "cap chown", "cap setuid", "cap sys_admin", "read /proc/version", "rename /lower /lower2",
-            "rename /lower2 /lower", "exchange /lower/a /lower/b",
+            "read /lower/read",
+            "write /lower/write",
+            "append /lower/append",
+            "create /tmp/created",
+            "mkdir /tmp/made",
+            "rmdir /tmp/made",
+            "symlink /tmp/symlink /lower/read",
+            "mknod /tmp/fifo",
+            "rename /tmp/fifo /tmp/fifo2",
+            "link /lower/read /tmp/hard",
+            "unlink /tmp/hard",
+            "chmod /lower/chmod",
+            "chown /lower/chown",
+            "truncate /lower/truncate",
+            "ftruncate /lower/truncate",
+            "utimes /lower/utimes",
+            "setxattr /lower/setxattr",
+            "opendir /",
+            "opendir /srv",
+            "tmpfile /tmp",
+            "map /lower/write",
+            "exec /bin/true",
+            "execve /bin/true",
+            "fexecve /bin/true",
+            "memfd",
+            "exec-tmpfile /tmp",
+            "socket 2 1 0",
+            "socket 1 1 0",
+            "cap chown",
+            "cap setuid",
+            "cap sys_admin",
+            "read /proc/version",
+            "mkdir /tmp/one",
+            "rename /tmp/one /tmp/two",
+            "exchange /lower/a /lower/b",
         ],
     },
 ];
@@ -106,7 +163,10 @@ const SHELL: &[(&str, &str)] = &[
 const DEBIAN: &[(&str, &str)] = &[
     ("tar", "cd /tmp && tar -cf a.tar /etc && mkdir t && tar -xf a.tar -C t"),
     ("dpkg", "dpkg -l >/dev/null && dpkg --verify base-files"),
-    ("dpkg-build", "mkdir -p /tmp/p/DEBIAN && printf 'Package: p\\nVersion: 1\\nArchitecture: all\\nMaintainer: a <a@b.c>\\nDescription: d\\n' >/tmp/p/DEBIAN/control && mkdir -p /tmp/p/opt/p && echo x >/tmp/p/opt/p/x && dpkg-deb -b /tmp/p /tmp/p.deb && dpkg -i /tmp/p.deb && dpkg -r p"),
+    (
+        "dpkg-build",
+        "mkdir -p /tmp/p/DEBIAN && printf 'Package: p\\nVersion: 1\\nArchitecture: all\\nMaintainer: a <a@b.c>\\nDescription: d\\n' >/tmp/p/DEBIAN/control && mkdir -p /tmp/p/opt/p && echo x >/tmp/p/opt/p/x && dpkg-deb -b /tmp/p /tmp/p.deb && dpkg -i /tmp/p.deb && dpkg -r p",
+    ),
     ("compile", "command -v gcc >/dev/null || exit 0; cd /tmp && echo 'int main(void){return 0;}' >m.c && gcc m.c -o m && ./m"),
 ];
 
@@ -139,14 +199,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn operations(
-    guest: &Guest,
-    report: &mut Report,
-    runtime: Runtime,
-    place: &Path,
-    group: &Group,
-    prefix: &str,
-) -> Result<()> {
+fn operations(guest: &Guest, report: &mut Report, runtime: Runtime, place: &Path, group: &Group, prefix: &str) -> Result<()> {
     let lower = place.join("root");
     prepare_lower(&lower)?;
     let overlay = Overlay::mount(&lower, &place.join("overlay"))?;
@@ -198,9 +251,9 @@ fn prepare_lower(root: &Path) -> Result<()> {
     guest::make_open_directory(&lower)?;
     guest::make_directory(&lower.join("empty"))?;
     guest::make_directory(&root.join("srv/unrelated"))?;
-    for file in [
-        "read", "write", "append", "chown", "chmod", "truncate", "utimes", "setxattr", "rename", "link", "unlink", "a", "b",
-    ] {
+    for file in
+        ["read", "write", "append", "chown", "chmod", "truncate", "utimes", "setxattr", "rename", "link", "unlink", "a", "b"]
+    {
         guest::write(&lower.join(file), b"some content\n")?;
     }
     Ok(())
@@ -242,9 +295,8 @@ fn engine(report: &mut Report, podman: &Podman) -> Result<()> {
     }
     for (name, script) in DEBIAN {
         report.run(&format!("harmless/podman/debian-{name}"), || {
-            let outcome = podman.call(&[
-                "run", "--rm", "--network=none", "--label", "app=harmless", DEBIAN_IMAGE, "sh", "-ec", script,
-            ])?;
+            let outcome =
+                podman.call(&["run", "--rm", "--network=none", "--label", "app=harmless", DEBIAN_IMAGE, "sh", "-ec", script])?;
             Ok(if outcome.success() { Ok(()) } else { Err(outcome.complaint()) })
         });
     }

@@ -9,9 +9,30 @@ use crate::{Failure, Result, process};
 
 /// Directories of every root file system.
 const DIRECTORIES: &[&str] = &[
-    "bin", "dev", "etc", "home", "lib", "lib64", "opt", "out", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr/bin",
-    "usr/lib", "usr/local/bin", "usr/sbin", "var/lib", "var/log", "var/run", ".portcullis",
+    "data",
+    "dev",
+    "etc",
+    "home",
+    "lib64",
+    "opt",
+    "out",
+    "proc",
+    "root",
+    "run",
+    "srv",
+    "sys",
+    "tmp",
+    "usr/bin",
+    "usr/lib",
+    "usr/local/bin",
+    "usr/sbin",
+    "var/lib",
+    "var/log",
+    ".portcullis",
 ];
+
+/// As distributions have it: rules name the links, and mean where they lead.
+const LINKS: &[(&str, &str)] = &[("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("var/run", "../run")];
 
 /// Applets of busybox that get a name in /bin.
 const APPLETS: &[&str] = &[
@@ -21,7 +42,9 @@ const APPLETS: &[&str] = &[
 
 /// A program loader and the one library that `touch` needs; a file that is not there is left out.
 const DYNAMIC: &[&str] = &[
-    "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/lib/ld-linux-aarch64.so.1",
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib/ld-linux-aarch64.so.1",
     "/lib/aarch64-linux-gnu/libc.so.6",
 ];
 
@@ -30,9 +53,11 @@ const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox", "/usr/lib/busybox
 
 /// The guest's busybox.
 pub(crate) fn busybox() -> Result<PathBuf> {
-    BUSYBOX.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
-        Failure::io("busybox (install busybox-static)", std::io::Error::from(std::io::ErrorKind::NotFound))
-    })
+    BUSYBOX
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
+        .ok_or_else(|| Failure::io("busybox (install busybox-static)", std::io::Error::from(std::io::ErrorKind::NotFound)))
 }
 
 /// Makes a root file system at `root`, from nothing.
@@ -40,6 +65,10 @@ pub(crate) fn make(root: &Path) -> Result<()> {
     guest::remove_tree(root)?;
     for directory in DIRECTORIES {
         guest::make_directory(&root.join(directory))?;
+    }
+    for (name, target) in LINKS {
+        let name = root.join(name);
+        std::os::unix::fs::symlink(target, &name).map_err(|source| Failure::io(name.display(), source))?;
     }
     guest::make_open_directory(&root.join("tmp"))?;
     guest::make_open_directory(&root.join(".portcullis"))?;

@@ -87,9 +87,8 @@ enum Suite {
     Scale,
 }
 
-const SUITES: [Suite; 7] = [
-    Suite::Conformance, Suite::Attacks, Suite::Starts, Suite::Harmless, Suite::Restarts, Suite::Faults, Suite::Scale,
-];
+const SUITES: [Suite; 7] =
+    [Suite::Conformance, Suite::Attacks, Suite::Starts, Suite::Harmless, Suite::Restarts, Suite::Faults, Suite::Scale];
 
 /// End-to-end tests of Portcullis. Changes this machine's containers and kernel state: for a virtual machine.
 #[derive(Debug, Parser)]

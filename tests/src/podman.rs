@@ -48,8 +48,7 @@ impl Podman {
             });
             guest::write(&hooks.join(file), hook.to_string().as_bytes())?;
         }
-        let podman =
-            Self { hooks, with_hooks: !guest.without, systemd: std::path::Path::new("/run/systemd/system").is_dir() };
+        let podman = Self { hooks, with_hooks: !guest.without, systemd: std::path::Path::new("/run/systemd/system").is_dir() };
         let imported = podman.call(&["import", &archive.to_string_lossy(), IMAGE])?;
         if imported.success() {
             return Ok(Some(podman));

@@ -45,8 +45,11 @@ impl Outcome {
 /// Runs a command to its end. Its output goes to files: a container that it leaves behind may hold them open for ever.
 pub(crate) fn run(command: &mut Command, input: &[u8], limit: Duration) -> Result<Outcome> {
     let what = shown(command);
-    let base = std::env::temp_dir()
-        .join(format!("portcullis-e2e-{}-{}", std::process::id(), NEXT_OUTPUT.fetch_add(1, Ordering::Relaxed)));
+    let base = std::env::temp_dir().join(format!(
+        "portcullis-e2e-{}-{}",
+        std::process::id(),
+        NEXT_OUTPUT.fetch_add(1, Ordering::Relaxed)
+    ));
     let out = OutputFile::create(base.with_extension("out"))?;
     let err = OutputFile::create(base.with_extension("err"))?;
     let mut child = command
@@ -142,8 +145,11 @@ impl Dialogue {
     /// Starts the child.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let what = shown(command);
-        let errors = std::env::temp_dir()
-            .join(format!("portcullis-e2e-{}-{}.err", std::process::id(), NEXT_OUTPUT.fetch_add(1, Ordering::Relaxed)));
+        let errors = std::env::temp_dir().join(format!(
+            "portcullis-e2e-{}-{}.err",
+            std::process::id(),
+            NEXT_OUTPUT.fetch_add(1, Ordering::Relaxed)
+        ));
         let stderr = File::create(&errors).map_err(|source| Failure::io(errors.display(), source))?;
         let mut child = command
             .stdin(Stdio::piped())
@@ -174,10 +180,7 @@ impl Dialogue {
     /// Sends one line.
     pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
-        stdin
-            .write_all(format!("{line}\n").as_bytes())
-            .and_then(|()| stdin.flush())
-            .map_err(|_| self.ended())
+        stdin.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdin.flush()).map_err(|_| self.ended())
     }
 
     /// The next line.

@@ -99,12 +99,7 @@ fn marks(mark: &Path, round: u32, what: &str) -> std::result::Result<(), String>
     if mark.exists() { Err(format!("round {round}: {what} ran")) } else { Ok(()) }
 }
 
-fn entrypoints(
-    guest: &Guest,
-    place: &Place,
-    runtime: Runtime,
-    count: u32,
-) -> Result<std::result::Result<(), String>> {
+fn entrypoints(guest: &Guest, place: &Place, runtime: Runtime, count: u32) -> Result<std::result::Result<(), String>> {
     let mut free = place.bundle("starts-control", &["/attack", "--mark"]);
     free.hooked = false;
     guest::remove_tree(&place.mark())?;
@@ -181,8 +176,7 @@ fn podman_execs(place: &Place, podman: &Podman, count: u32) -> Result<std::resul
     guest::remove_tree(&place.mark())?;
     let volume = format!("{}:/out", place.out.display());
     podman.call(&["rm", "-f", "--ignore", "-t", "0", NAME])?;
-    let started =
-        podman.run(&["-d", "--name", NAME, "--label", "app=starts", "-v", &volume], &["/bin/sleep", "100000"])?;
+    let started = podman.run(&["-d", "--name", NAME, "--label", "app=starts", "-v", &volume], &["/bin/sleep", "100000"])?;
     if !started.success() {
         return Ok(Err(format!("the container did not start: {}", started.complaint())));
     }

@@ -98,9 +98,7 @@ impl Arena {
         for directory in ["data", "data/vault", "data/vault/inner", "data/locked"] {
             guest::make_open_directory(&root.join(directory))?;
         }
-        for (path, bytes) in
-            [(inner.join("secret.txt"), SECRET), (inner.join("protected.txt"), PROTECTED), (self.note(), NOTE)]
-        {
+        for (path, bytes) in [(inner.join("secret.txt"), SECRET), (inner.join("protected.txt"), PROTECTED), (self.note(), NOTE)] {
             guest::write(&path, bytes)?;
             guest::set_mode(&path, 0o666)?;
         }
@@ -124,8 +122,7 @@ impl Arena {
         if self.out.join("mark").exists() {
             return Some("the denied program ran: its mark is there".to_owned());
         }
-        for (path, bytes) in [(inner.join("secret.txt"), SECRET), (inner.join("protected.txt"), PROTECTED), (self.note(), NOTE)]
-        {
+        for (path, bytes) in [(inner.join("secret.txt"), SECRET), (inner.join("protected.txt"), PROTECTED), (self.note(), NOTE)] {
             match std::fs::read(&path) {
                 Ok(found) if found == bytes => {}
                 Ok(_) => return Some(format!("{} was changed", path.display())),

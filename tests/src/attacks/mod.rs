@@ -107,11 +107,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
 
 /// The attacks and their flags.
 fn list(guest: &Guest) -> Result<Vec<(String, u32)>> {
-    let outcome = crate::process::must(
-        std::process::Command::new(&guest.attack).arg("--list"),
-        b"",
-        Duration::from_secs(60),
-    )?;
+    let outcome = crate::process::must(std::process::Command::new(&guest.attack).arg("--list"), b"", Duration::from_secs(60))?;
     Ok(outcome
         .stdout
         .lines()
@@ -179,14 +175,7 @@ pub(crate) fn start_loop(guest: &Guest, runtime: Runtime) -> Result<(Arena, Cont
     Ok((arena, container))
 }
 
-fn start(
-    guest: &Guest,
-    runtime: Runtime,
-    arena: &Arena,
-    power: Power,
-    mode: Mode,
-    how: &str,
-) -> Result<Container> {
+fn start(guest: &Guest, runtime: Runtime, arena: &Arena, power: Power, mode: Mode, how: &str) -> Result<Container> {
     let id = format!("attack-{}-{}-{}", power.name, arena.ground.name(), mode.name());
     let mut bundle = Bundle::new(&id, arena.root(), &["/attack", how]);
     bundle.capabilities = PLAIN.iter().chain(power.more).copied().collect();

@@ -14,7 +14,7 @@ use crate::{Failure, Result};
 /// The container's entrypoint.
 pub(crate) const DRIVER: &str = "/.portcullis/driver";
 /// Does the cases that name no source.
-pub(crate) const SUBJECT: &str = "/.portcullis/subject";
+pub(crate) const SUBJECT: &str = "/probe";
 
 /// What the probe says of one case.
 #[derive(Debug, Clone)]
@@ -86,33 +86,22 @@ fn escape(path: &[u8]) -> String {
 pub(crate) fn ask(probe: &mut Dialogue, line: &str) -> Result<Answer> {
     probe.tell(line)?;
     let text = probe.line(START_LIMIT)?;
-    let json: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|_| Failure::Answer { what: "the probe".to_owned(), text: text.clone() })?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|_| Failure::Answer { what: "the probe".to_owned(), text: text.clone() })?;
     let field = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
-    Ok(Answer {
-        stage: field("stage"),
-        errno: json["errno"].as_i64().unwrap_or(-1),
-        name: field("name"),
-        step: field("step"),
-    })
+    Ok(Answer { stage: field("stage"), errno: json["errno"].as_i64().unwrap_or(-1), name: field("name"), step: field("step") })
 }
 
 fn may_execute(selection: &Selection, exe: Option<&str>, path: &[u8]) -> bool {
     let subject = Subject { exe: exe.map(str::as_bytes), owner: true };
     let stranger = Subject { owner: false, ..subject };
     let operation = Operation::Exec { path: Some(path), unlinked: false };
-    [subject, stranger]
-        .iter()
-        .all(|subject| decide(&selection.set, subject, &operation).verdict == Verdict::Allow)
+    [subject, stranger].iter().all(|subject| decide(&selection.set, subject, &operation).verdict == Verdict::Allow)
 }
 
 /// The policy that lets the driver start its subjects, where the document's policies do not. Each rule is as specific as
 /// a rule can be, and holds for the driver alone.
-pub(crate) fn policy(
-    document: &Expectation,
-    selection: &Selection,
-    cases: &[&Case],
-) -> Option<String> {
+pub(crate) fn policy(document: &Expectation, selection: &Selection, cases: &[&Case]) -> Option<String> {
     let mut subjects: Vec<Vec<u8>> = cases.iter().map(|case| subject(case)).collect();
     subjects.sort();
     subjects.dedup();

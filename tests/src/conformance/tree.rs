@@ -49,7 +49,7 @@ impl<'a> Tree<'a> {
         }
         match &case.op {
             Op::File { call, path, to } => {
-                if let Some(to) = to {
+                if let Some(to) = to.as_ref().filter(|to| !self.is_declared(to)) {
                     self.absent(to)?;
                 }
                 match call {
