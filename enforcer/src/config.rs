@@ -169,10 +169,10 @@ fn fields(text: &str) -> Result<Vec<Field>, Wrong> {
                 depth -= 1;
                 path.pop();
             }
-            Event::Scalar(value, ..) if depth == 0 => {
-                if !value.is_empty() && value != "~" {
-                    return Err((at, "the file is a mapping of fields, like `failPolicy: enforce`".to_owned()));
-                }
+            // What an empty document is to YAML.
+            Event::Scalar(value, ..) if depth == 0 && (value.is_empty() || value == "~") => {}
+            Event::Scalar(..) if depth == 0 => {
+                return Err((at, "the file is a mapping of fields, like `failPolicy: enforce`".to_owned()));
             }
             Event::Scalar(value, ..) => match key.take() {
                 None => key = Some((value.into_owned(), at)),

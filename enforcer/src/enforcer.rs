@@ -235,49 +235,40 @@ pub(crate) fn arm_in<T: Tables>(
     // The record first: what is armed must be known, and what is known and not armed is told as lost.
     let armed = state.write_container(&record).and_then(|()| slots::arm(tables, tenancy, &tenant));
     if let Err(error) = armed {
-        // The error that is told is the first one; the rest is undone as far as it goes.
+        // The error that is told is the first one; the rest is undone as far as it goes. Arming the cgroup was the last step,
+        // so an older slot of the same container still has it.
         drop(slots::disarm(tables, tenancy));
         drop(match &before {
             Some(before) => state.write_container(before),
             None => state.remove_container(&record.id).map(drop),
         });
-        if let Some(before) = before.filter(|before| before.cgroup_id == target.cgroup_id) {
-            restore_cgroup(tables, &before);
-        }
         return Err(error);
     }
     drop(state.remove_unprotected(&record.id));
     if let Some(before) = before {
+        drop(state.retire_container(&before, seconds_since_1970()));
         // The new policy is in force; that the old slot is not given back now is found by the next sweep.
         drop(slots::disarm(tables, Tenancy { slot: before.slot, epoch: before.epoch }));
     }
     Ok(Armed { slot: tenancy.slot, set, reused })
 }
 
-/// Gives a cgroup back to the slot it had before a failed attempt to replace it.
-fn restore_cgroup<T: Tables>(tables: &T, before: &ContainerRecord) {
-    let is_there = tables
-        .read_slot(before.slot)
-        .is_ok_and(|slot| slot.epoch == before.epoch && slot.flags & abi::SLOT_ARMED != 0);
-    if is_there {
-        drop(tables.cgroup_arm(before.cgroup_id, abi::Cgroup { slot: before.slot, epoch: before.epoch }));
-    }
-}
-
 /// The caller holds the lock.
 pub(crate) fn disarm_in<T: Tables>(tables: &T, state: &StateDir, record: &ContainerRecord) -> Result<(), Error> {
     let disarmed = slots::disarm(tables, Tenancy { slot: record.slot, epoch: record.epoch });
+    // Events of it may be read later; that they would then be nameless is no reason to leave it armed.
+    let retired = state.retire_container(record, seconds_since_1970());
     let removed = state.remove_container(&record.id).map(drop);
     // An exec that saw the slot armed may be about to label a task. When it has ended, `tasks` is right, and a slot with
     // none may be taken by another.
     let waited = tables.wait_readers().map_err(Error::from);
     let swept = waited.and_then(|()| sets::sweep(tables, boottime_seconds())).and_then(|()| keep_rule_sets(tables, state));
-    disarmed.and(removed).and(swept)
+    disarmed.and(removed).and(retired).and(swept)
 }
 
 /// Rules of sets that the kernel no longer has explain nothing.
 fn keep_rule_sets<T: Tables>(tables: &T, state: &StateDir) -> Result<(), Error> {
-    let mut hashes = std::collections::BTreeSet::new();
+    let mut hashes = state.departed_sets()?;
     for index in 0..abi::MAX_SETS {
         let set = tables.read_set(index)?;
         if set.flags != 0 {
@@ -319,4 +310,28 @@ fn boottime_ns() -> u64 {
 
 fn boottime_seconds() -> u32 {
     (boottime_ns() / 1_000_000_000).min(u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hook's deadline disarms from another thread.
+    #[test]
+    fn threads_may_share_it() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Enforcer>();
+    }
+
+    #[test]
+    fn what_was_never_armed_is_not_disarmed_but_no_error() {
+        let temporary = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: temporary.path().join("state"), ..Config::default() };
+        let enforcer = Enforcer::open(config).unwrap();
+        assert!(!enforcer.disarm("nobody").unwrap());
+        enforcer.record_unprotected("c1", "web", "the kernel is too old").unwrap();
+        assert_eq!(enforcer.state().unprotected().unwrap()[0].name, "web");
+        assert!(enforcer.disarm("c1").unwrap());
+        assert!(enforcer.state().unprotected().unwrap().is_empty());
+    }
 }

@@ -18,6 +18,8 @@ mod root;
 mod sets;
 mod slots;
 mod state;
+#[cfg(test)]
+mod model;
 mod tables;
 
 pub use config::{CONFIG_FILE, Config, FailPolicy, MAX_CONFIG_BYTES};

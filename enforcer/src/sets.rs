@@ -29,7 +29,7 @@ pub(crate) fn place<T: Tables>(tables: &T, compiled: &Compiled, now: u32) -> Res
     }
     retire_unused(tables, now)?;
     free_retired(tables, now, 0)?;
-    try_place(tables, compiled)?.ok_or(Error::NoRoom { bytes: compiled.len() })
+    try_place(tables, compiled)?.ok_or(Error::NoRoom { bytes: compiled.size() })
 }
 
 fn try_place<T: Tables>(tables: &T, compiled: &Compiled) -> Result<Option<u32>, Error> {
@@ -50,7 +50,7 @@ fn try_place<T: Tables>(tables: &T, compiled: &Compiled) -> Result<Option<u32>, 
     segments.extend((0..abi::MAX_SEGMENTS - 1).find(|index| !segments.contains(index)));
     for segment in segments {
         let taken = used.iter().filter(|(of, ..)| *of == segment).map(|&(_, from, to)| (from, to));
-        if let Some((set, bytes)) = gap(taken, compiled.len()).and_then(|base| compiled.relocate(segment, base)) {
+        if let Some((set, bytes)) = gap(taken, compiled.size()).and_then(|base| compiled.relocate(segment, base)) {
             tables.write_segment(segment, set.base, &bytes)?;
             tables.write_set(index, &set)?;
             return Ok(Some(index));

@@ -4,6 +4,7 @@
 //! /run/portcullis/          root alone, gone after a reboot as the kernel's state is
 //!   lock                    held by whoever changes slots, sets or segments
 //!   containers/<id>.json    ContainerRecord: what is armed
+//!   departed/<when>-<slot>-<epoch>.json   ContainerRecord of what was disarmed last: its events may be read later
 //!   unprotected/<id>.json   Unprotected: what runs without
 //!   sets/<hash>.json        RuleSet: what the rule ids in events mean
 //!   cache/<hash>.bin        compiled sets
@@ -12,6 +13,7 @@
 //!
 //! Files appear whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ const MAX_ID_BYTES: usize = 200;
 const MAX_RECORDS: usize = 65_536;
 /// Compiled sets that are kept in the cache.
 const MAX_CACHED: usize = 256;
+/// Disarmed containers whose records are kept. A denied entrypoint makes a container that is gone before anybody asks why.
+const MAX_DEPARTED: usize = 256;
 /// How long the lock is waited for. Whoever holds it does a few system calls; a start must not hang on one that does not.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(2);
@@ -113,7 +117,7 @@ impl StateDir {
 
     /// Creates what is missing.
     pub(crate) fn create(&self) -> Result<(), Error> {
-        for name in ["containers", "unprotected", "sets", "cache", "policies"] {
+        for name in ["containers", "departed", "unprotected", "sets", "cache", "policies"] {
             files::make_dir(&self.root.join(name))?;
         }
         Ok(())
@@ -157,6 +161,45 @@ impl StateDir {
 
     pub(crate) fn write_container(&self, record: &ContainerRecord) -> Result<(), Error> {
         write_json(&self.record("containers", &record.id)?, record)
+    }
+
+    /// The container that has or had a slot during an epoch, which is what events tell of it.
+    ///
+    /// # Errors
+    /// If the records cannot be listed.
+    pub fn tenant(&self, slot: u32, epoch: u32) -> Result<Option<ContainerRecord>, Error> {
+        let tenant = self.containers()?.into_iter().find(|record| record.slot == slot && record.epoch == epoch);
+        if tenant.is_some() {
+            return Ok(tenant);
+        }
+        let directory = self.root.join("departed");
+        let ending = format!("-{slot}-{epoch}.json");
+        let names = files::list(&directory, MAX_RECORDS)?;
+        names.iter().find(|name| name.ends_with(&ending)).map_or(Ok(None), |name| read_json(&directory.join(name)))
+    }
+
+    /// The rules that were armed for a container.
+    ///
+    /// # Errors
+    /// If the record cannot be read or is damaged.
+    pub fn rules_of(&self, record: &ContainerRecord) -> Result<Option<RuleSet>, Error> {
+        unhex(&record.hash).map_or(Ok(None), |hash| self.rule_set(hash))
+    }
+
+    /// Keeps the record of a container that is armed no more among the departed, of which the oldest go.
+    pub(crate) fn retire_container(&self, record: &ContainerRecord, now: u64) -> Result<(), Error> {
+        let directory = self.root.join("departed");
+        let mut names = files::list(&directory, MAX_RECORDS)?;
+        names.sort();
+        for name in names.iter().take((names.len() + 1).saturating_sub(MAX_DEPARTED)) {
+            files::remove(&directory.join(name))?;
+        }
+        write_json(&directory.join(format!("{now:020}-{}-{}.json", record.slot, record.epoch)), record)
+    }
+
+    /// The hashes of the sets that the departed had.
+    pub(crate) fn departed_sets(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(self.records::<ContainerRecord>("departed")?.into_iter().map(|record| record.hash).collect())
     }
 
     pub(crate) fn remove_container(&self, id: &str) -> Result<bool, Error> {
@@ -226,7 +269,7 @@ impl StateDir {
 
     /// Forgets all containers and sets, after the kernel has.
     pub(crate) fn forget(&self) -> Result<(), Error> {
-        for name in ["containers", "sets"] {
+        for name in ["containers", "departed", "sets"] {
             let directory = self.root.join(name);
             for file in files::list(&directory, MAX_RECORDS)? {
                 files::remove(&directory.join(file))?;
@@ -255,6 +298,11 @@ impl StateDir {
 #[must_use]
 pub fn hex(hash: [u64; 2]) -> String {
     format!("{:016x}{:016x}", hash[0], hash[1])
+}
+
+fn unhex(hash: &str) -> Option<[u64; 2]> {
+    let (high, low) = (hash.get(..16)?, hash.get(16..)?);
+    Some([u64::from_str_radix(high, 16).ok()?, u64::from_str_radix(low, 16).ok()?])
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {

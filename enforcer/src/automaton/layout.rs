@@ -63,19 +63,13 @@ impl Compiled {
 
     /// Bytes that it takes in a segment.
     #[must_use]
-    pub fn len(&self) -> u32 {
+    pub fn size(&self) -> u32 {
         self.set.length
-    }
-
-    /// Never: even a set without rules has its tables.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.words.is_empty()
     }
 
     /// What to write at byte `base` of segment `segment`, and the entry that leads there.
     ///
-    /// `base` is a multiple of [`abi::SET_ALIGN`] and `base + self.len()` at most [`abi::SEGMENT_BYTES`]; `None` otherwise.
+    /// `base` is a multiple of [`abi::SET_ALIGN`] and `base + self.size()` at most [`abi::SEGMENT_BYTES`]; `None` otherwise.
     #[must_use]
     pub fn relocate(&self, segment: u32, base: u32) -> Option<(abi::Set, Vec<u8>)> {
         let end = base.checked_add(self.set.length)?;

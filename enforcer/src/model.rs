@@ -1,0 +1,390 @@
+//! A model of the kernel's tables that can fail at any step, and what arming makes of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use portcullis_ebpf::{Error as KernelError, abi};
+use portcullis_policy::decide::{Operation, Verdict};
+use portcullis_policy::meaning::{Action, Class, Object, Origin, Postures, Rule, RuleSet};
+use portcullis_policy::{ContainerFacts, Options, parse};
+
+use crate::automaton::{View, content_hash};
+use crate::enforcer::{Armed, arm_in, disarm_in};
+use crate::plan::{Container, Enforce, Plan, Target, plan, tables};
+use crate::state::StateDir;
+use crate::tables::Tables;
+use crate::{Config, Error, sets, slots};
+
+/// The tables. `fail_at` is the number of the write that fails, counted from 1.
+struct Model {
+    sets: RefCell<Vec<abi::Set>>,
+    slots: RefCell<Vec<abi::Slot>>,
+    segments: RefCell<BTreeMap<u32, Vec<u8>>>,
+    cgroups: RefCell<BTreeMap<u64, abi::Cgroup>>,
+    armed: Cell<u32>,
+    waits: Cell<u32>,
+    writes: Cell<u32>,
+    fail_at: Cell<u32>,
+}
+
+impl Model {
+    fn new() -> Model {
+        Model {
+            sets: RefCell::new(vec![abi::Set::default(); abi::MAX_SETS as usize]),
+            slots: RefCell::new(vec![abi::Slot::default(); abi::MAX_SLOTS as usize]),
+            segments: RefCell::default(),
+            cgroups: RefCell::default(),
+            armed: Cell::new(0),
+            waits: Cell::new(0),
+            writes: Cell::new(0),
+            fail_at: Cell::new(0),
+        }
+    }
+
+    fn write(&self) -> Result<(), KernelError> {
+        self.writes.set(self.writes.get() + 1);
+        if self.writes.get() == self.fail_at.get() { Err(KernelError::NotLoaded) } else { Ok(()) }
+    }
+
+    /// What the kernel would decide for a task of a cgroup.
+    fn blocks(&self, cgroup: u64, path: &str) -> bool {
+        let Some(found) = self.cgroups.borrow().get(&cgroup).copied() else { return false };
+        let slot = self.slots.borrow()[found.slot as usize];
+        if slot.epoch != found.epoch || slot.flags & abi::SLOT_ARMED == 0 {
+            return false;
+        }
+        let set = self.sets.borrow()[slot.set as usize];
+        let bytes = self.segments.borrow()[&set.segment].clone();
+        let words: Vec<u32> = bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
+        let decision = View::new(&words, &set).evaluate(None, false, &Operation::Read { path: path.as_bytes() });
+        decision.verdict == Verdict::Block
+    }
+
+    fn slot(&self, index: u32) -> abi::Slot {
+        self.slots.borrow()[index as usize]
+    }
+
+    fn set_tasks(&self, slot: u32, tasks: u32) {
+        self.slots.borrow_mut()[slot as usize].tasks = tasks;
+    }
+
+    fn used_sets(&self) -> usize {
+        self.sets.borrow().iter().filter(|set| set.flags != 0).count()
+    }
+}
+
+impl Tables for Model {
+    fn read_set(&self, index: u32) -> Result<abi::Set, KernelError> {
+        Ok(self.sets.borrow()[index as usize])
+    }
+    fn write_set(&self, index: u32, set: &abi::Set) -> Result<(), KernelError> {
+        self.write()?;
+        self.sets.borrow_mut()[index as usize] = *set;
+        Ok(())
+    }
+    fn store_set_retired(&self, index: u32, seconds: u32) -> Result<(), KernelError> {
+        self.write()?;
+        self.sets.borrow_mut()[index as usize].retired_at = seconds;
+        Ok(())
+    }
+    fn read_slot(&self, index: u32) -> Result<abi::Slot, KernelError> {
+        Ok(self.slot(index))
+    }
+    fn write_slot(&self, index: u32, slot: &abi::Slot) -> Result<(), KernelError> {
+        self.write()?;
+        self.slots.borrow_mut()[index as usize] = *slot;
+        Ok(())
+    }
+    fn store_slot_flags(&self, index: u32, flags: u32) -> Result<(), KernelError> {
+        self.write()?;
+        self.slots.borrow_mut()[index as usize].flags = flags;
+        Ok(())
+    }
+    fn stamp(&self, _slot: u32) -> Result<(), KernelError> {
+        self.write()
+    }
+    fn segments(&self) -> Result<Vec<u32>, KernelError> {
+        Ok(self.segments.borrow().keys().copied().collect())
+    }
+    fn write_segment(&self, index: u32, offset: u32, bytes: &[u8]) -> Result<(), KernelError> {
+        self.write()?;
+        let mut segments = self.segments.borrow_mut();
+        let segment = segments.entry(index).or_insert_with(|| vec![0xee; abi::SEGMENT_BYTES as usize]);
+        segment[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+    fn cgroup_arm(&self, cgroup_id: u64, cgroup: abi::Cgroup) -> Result<(), KernelError> {
+        self.write()?;
+        self.cgroups.borrow_mut().insert(cgroup_id, cgroup);
+        Ok(())
+    }
+    fn cgroup_disarm(&self, cgroup_id: u64) -> Result<bool, KernelError> {
+        self.write()?;
+        Ok(self.cgroups.borrow_mut().remove(&cgroup_id).is_some())
+    }
+    fn cgroup_list(&self) -> Result<Vec<(u64, abi::Cgroup)>, KernelError> {
+        Ok(self.cgroups.borrow().iter().map(|(&id, &cgroup)| (id, cgroup)).collect())
+    }
+    fn set_armed(&self, slots: u32) -> Result<(), KernelError> {
+        self.write()?;
+        self.armed.set(slots);
+        Ok(())
+    }
+    fn wait_readers(&self) -> Result<(), KernelError> {
+        self.waits.set(self.waits.get() + 1);
+        Ok(())
+    }
+}
+
+struct Place {
+    _temporary: tempfile::TempDir,
+    state: StateDir,
+    model: Model,
+}
+
+fn place() -> Place {
+    let temporary = tempfile::tempdir().unwrap();
+    let state = StateDir::at(temporary.path());
+    state.create().unwrap();
+    Place { _temporary: temporary, state, model: Model::new() }
+}
+
+fn blocking(paths: &[String]) -> RuleSet {
+    let rule = |(line, path): (usize, &String)| Rule {
+        origin: Origin {
+            kind: "KubeArmorPolicy".into(),
+            namespace: "".into(),
+            policy: "p".into(),
+            file: Arc::new("p.yaml".into()),
+            line: line as u32,
+            column: 1,
+            field: String::new(),
+        },
+        class: Class::File,
+        objects: vec![Object::Path(path.clone().into_bytes())],
+        sources: Vec::new(),
+        read_only: false,
+        owner_only: false,
+        action: Action::Block,
+        severity: 0,
+        tags: Vec::new(),
+        message: String::new(),
+    };
+    RuleSet { rules: paths.iter().enumerate().map(rule).map(Arc::new).collect(), postures: Postures::default() }
+}
+
+impl Place {
+    fn facts(id: &str) -> ContainerFacts {
+        ContainerFacts { id: id.to_owned(), ..ContainerFacts::default() }
+    }
+
+    fn enforce(&self, set: RuleSet) -> Enforce {
+        let hash = content_hash(&set);
+        let compiled = Some(tables(&self.state, &set, hash, &Place::facts("c")).unwrap());
+        Enforce { set, hash, audited: false, policies: Vec::new(), unenforced: Vec::new(), compiled }
+    }
+
+    fn arm(&self, id: &str, cgroup_id: u64, plan: &Enforce) -> Result<Armed, Error> {
+        let facts = Place::facts(id);
+        let target = Target { facts: &facts, pid: 1, cgroup_id, cgroup_path: Path::new("/x"), runtime_mntns: 7 };
+        arm_in(&self.model, &self.state, plan, &target)
+    }
+
+    fn disarm(&self, id: &str) -> Result<(), Error> {
+        disarm_in(&self.model, &self.state, &self.state.container(id).unwrap().unwrap())
+    }
+}
+
+fn one(path: &str) -> RuleSet {
+    blocking(&[path.to_owned()])
+}
+
+#[test]
+fn an_armed_container_is_enforced_and_recorded() {
+    let place = place();
+    let plan = place.enforce(one("/etc/shadow"));
+    let armed = place.arm("a", 11, &plan).unwrap();
+    assert!(!armed.reused);
+    assert!(place.model.blocks(11, "/etc/shadow") && !place.model.blocks(11, "/etc/passwd"));
+    assert_eq!(place.model.armed.get(), 1);
+    assert_eq!(place.model.waits.get(), 0, "nobody waits for readers at a start");
+    let record = place.state.container("a").unwrap().unwrap();
+    assert_eq!((record.slot, record.set, record.cgroup_id), (armed.slot, armed.set, 11));
+    assert_eq!(place.state.rule_set(plan.hash).unwrap().unwrap(), plan.set);
+}
+
+#[test]
+fn containers_with_the_same_rules_share_a_set() {
+    let place = place();
+    let plan = place.enforce(one("/a"));
+    let (a, b) = (place.arm("a", 1, &plan).unwrap(), place.arm("b", 2, &plan).unwrap());
+    assert_eq!((a.set, b.reused, a.slot != b.slot), (b.set, true, true));
+    let other = place.arm("c", 3, &place.enforce(one("/b"))).unwrap();
+    assert_ne!(other.set, a.set);
+    let model = &place.model;
+    assert!(model.blocks(1, "/a") && model.blocks(2, "/a") && model.blocks(3, "/b") && !model.blocks(3, "/a"));
+    assert_eq!(model.segments.borrow().len(), 1, "small sets share a segment");
+}
+
+/// Whatever write fails, nothing is half armed, and the next attempt succeeds.
+#[test]
+fn a_failure_at_any_step_leaves_nothing() {
+    for fail_at in 1..100 {
+        let place = place();
+        let plan = place.enforce(one("/a"));
+        place.model.fail_at.set(fail_at);
+        let armed = place.arm("a", 1, &plan);
+        if armed.is_ok() {
+            assert!(fail_at > 6, "there are as many steps");
+            return;
+        }
+        assert!(!place.model.blocks(1, "/a"), "write {fail_at}");
+        assert!(place.model.cgroups.borrow().is_empty(), "write {fail_at}");
+        assert!(place.model.slots.borrow().iter().all(|slot| slot.flags & abi::SLOT_ARMED == 0), "write {fail_at}");
+        assert_eq!(place.state.container("a").unwrap(), None, "write {fail_at}");
+        place.arm("a", 1, &plan).unwrap();
+        assert!(place.model.blocks(1, "/a"), "after write {fail_at}");
+        assert_eq!(place.model.armed.get(), 1);
+    }
+    panic!("arming never succeeded");
+}
+
+/// And what was armed for the same container before stays armed.
+#[test]
+fn a_failed_replacement_leaves_the_old_policy() {
+    let mut failures = 0;
+    for fail_at in 1..100 {
+        let place = place();
+        place.arm("a", 1, &place.enforce(one("/old"))).unwrap();
+        let before = place.state.container("a").unwrap();
+        place.model.writes.set(0);
+        place.model.fail_at.set(fail_at);
+        if place.arm("a", 1, &place.enforce(one("/new"))).is_err() {
+            failures += 1;
+            assert!(place.model.blocks(1, "/old"), "write {fail_at}");
+            assert_eq!(place.state.container("a").unwrap(), before, "write {fail_at}");
+        } else {
+            assert!(place.model.blocks(1, "/new") && !place.model.blocks(1, "/old"), "write {fail_at}");
+        }
+    }
+    assert!(failures > 6);
+}
+
+#[test]
+fn a_slot_is_another_s_only_when_its_tasks_are_gone() {
+    let place = place();
+    let plan = place.enforce(one("/a"));
+    let first = place.arm("a", 1, &plan).unwrap();
+    place.model.cgroups.borrow_mut().insert(99, abi::Cgroup { slot: first.slot, epoch: 1 });
+    place.model.set_tasks(first.slot, 2);
+    place.disarm("a").unwrap();
+    assert!(place.model.cgroups.borrow().is_empty(), "children of its cgroup too");
+    assert_eq!(place.model.slot(first.slot).flags, abi::SLOT_DYING);
+    assert_eq!((place.model.armed.get(), place.model.waits.get()), (0, 1));
+    assert_eq!(place.model.sets.borrow()[first.set as usize].retired_at, 0, "two tasks still need it");
+
+    let second = place.arm("b", 2, &plan).unwrap();
+    assert_ne!(second.slot, first.slot);
+    place.model.set_tasks(first.slot, 0);
+    for slot in 0..abi::MAX_SLOTS {
+        if slot != first.slot && slot != second.slot {
+            place.model.slots.borrow_mut()[slot as usize].flags = abi::SLOT_ARMED;
+        }
+    }
+    let third = place.arm("c", 3, &plan).unwrap();
+    assert_eq!(third.slot, first.slot);
+    assert_eq!(place.model.slot(third.slot).epoch, 2);
+    assert!(matches!(place.arm("d", 4, &plan), Err(Error::NoSlot { .. })));
+    assert_eq!(place.state.container("d").unwrap(), None);
+}
+
+#[test]
+fn unused_sets_stay_for_a_while_and_make_room_when_it_is_needed() {
+    let place = place();
+    let plan = place.enforce(one("/a"));
+    let set = place.arm("a", 1, &plan).unwrap().set;
+    place.disarm("a").unwrap();
+    assert_ne!(place.model.sets.borrow()[set as usize].retired_at, 0);
+    let again = place.arm("a", 1, &plan).unwrap();
+    assert!(again.reused);
+    place.disarm("a").unwrap();
+    assert_eq!(place.model.used_sets(), 1);
+    // All other entries are taken by sets that nobody retired because nobody ever used them (a crash, say).
+    for index in 0..abi::MAX_SETS as usize {
+        if index != set as usize {
+            place.model.sets.borrow_mut()[index] = abi::Set { flags: abi::SET_USED, hash: [1, index as u64], ..abi::Set::default() };
+        }
+    }
+    let other = place.arm("b", 2, &place.enforce(one("/b"))).unwrap();
+    assert!(place.model.blocks(2, "/b"));
+    assert_eq!(place.model.used_sets(), 1, "all that nobody used is freed: {other:?}");
+    sets::sweep(&place.model, u32::MAX).unwrap();
+    assert_eq!(place.model.used_sets(), 1, "what is used stays");
+}
+
+#[test]
+fn the_set_of_a_plan_may_vanish_before_it_is_armed() {
+    let place = place();
+    let mut plan = place.enforce(one("/a"));
+    plan.compiled = None;
+    place.arm("a", 1, &plan).unwrap();
+    assert!(place.model.blocks(1, "/a"));
+}
+
+#[test]
+fn a_set_that_fits_no_gap_gets_another_segment() {
+    let place = place();
+    let paths = |salt: usize| -> Vec<String> { (0..2500).map(|n| format!("/{salt}/{}", n * 7919 % 100_000)).collect() };
+    let mut segments = std::collections::BTreeSet::new();
+    for salt in 0..14 {
+        let armed = place.arm(&format!("c{salt}"), salt as u64, &place.enforce(blocking(&paths(salt)))).unwrap();
+        segments.insert(place.model.sets.borrow()[armed.set as usize].segment);
+    }
+    assert!(segments.len() > 1, "{segments:?}");
+    assert!((0..14).all(|salt| place.model.blocks(salt as u64, &paths(salt)[77])));
+    let ranges = slots::sets_in_use(&place.model).unwrap();
+    assert_eq!(ranges.len(), 14);
+}
+
+#[test]
+fn ids_that_are_no_file_names_are_refused() {
+    let place = place();
+    let plan = place.enforce(one("/a"));
+    for id in ["", "../x", ".x", "a/b", "a\nb", &"x".repeat(300)] {
+        assert!(matches!(place.arm(id, 1, &plan), Err(Error::Id { .. })), "{id:?}");
+    }
+    assert!(place.model.cgroups.borrow().is_empty());
+}
+
+#[test]
+fn a_plan_follows_links_and_the_audited_annotation() {
+    let place = place();
+    let root = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("usr/bin", root.path().join("bin")).unwrap();
+    let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: p\nspec:\n  selector:\n    \
+                matchLabels:\n      app: x\n  process:\n    matchPaths:\n    - path: /bin/ls\n  action: Block\n";
+    let policies: Vec<_> = parse(Path::new("p.yaml"), text, Options::default()).policies().cloned().collect();
+    let mut facts = Place::facts("a");
+    facts.labels.insert("app".into(), "x".into());
+    let planned = |facts: &ContainerFacts| {
+        let directory = std::fs::File::open(root.path()).unwrap();
+        let container = Container { facts, root: Some(directory.as_fd()) };
+        plan(&Config::default(), &place.state, &policies, &container, |_| false).unwrap()
+    };
+    let Plan::Enforce(enforce) = planned(&facts) else { panic!("it is selected") };
+    let exec = |path: &'static [u8]| Operation::Exec { path: Some(path), unlinked: false };
+    let compiled = enforce.compiled.as_ref().unwrap();
+    for path in [&b"/bin/ls"[..], b"/usr/bin/ls"] {
+        assert_eq!(compiled.evaluate(None, false, &exec(path)).verdict, Verdict::Block);
+    }
+    facts.annotations.insert("kubearmor-policy".into(), "audited".into());
+    assert!(matches!(planned(&facts), Plan::Enforce(enforce) if enforce.audited));
+    facts.annotations.insert("kubearmor-policy".into(), "disabled".into());
+    assert!(matches!(planned(&facts), Plan::Untouched { .. }));
+    facts.annotations.clear();
+    facts.labels.clear();
+    assert!(matches!(planned(&facts), Plan::Untouched { policies, .. } if policies.is_empty()));
+}
