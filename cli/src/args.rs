@@ -1,0 +1,159 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Enforces policies on containers before their first instruction.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, after_help = "Exit codes: 0 yes or done, 1 no or failed, 2 not understood.")]
+pub(crate) struct Cli {
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Load the kernel programs, or upgrade them without a gap.
+    Load,
+    /// Remove the kernel programs and everything that is in force.
+    Unload {
+        /// Also when containers are armed: they go on unprotected.
+        #[arg(long)]
+        force: bool,
+    },
+    /// What is loaded, which containers are armed, what was denied and lost.
+    Status {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// What this host can do, and the line that fixes what is missing.
+    Doctor {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// The policies and rules of an armed container.
+    Who {
+        /// Its id, the beginning of its id, or its name.
+        container: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Check, explain and test policies. Needs no kernel.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Follow denials and audited operations as JSON lines.
+    Events(Events),
+    /// Print shell completions.
+    Completions {
+        /// For this shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Say what is wrong with policies, and what becomes of each rule.
+    Check {
+        /// Files or directories.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Unknown fields are warnings.
+        #[arg(long)]
+        lenient: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Say what happens to an operation, and which line of which file decides it.
+    Explain(Explain),
+    /// Run expectation files: what policies should allow, audit and block.
+    Test {
+        /// Expectation files or directories.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// What is done.
+    pub operation: OperationName,
+    /// To what: a path, a protocol or FAMILY,TYPE,PROTOCOL numbers, or a capability.
+    pub object: String,
+    /// The executable that does it.
+    #[arg(long, value_name = "PATH")]
+    pub from: Option<String>,
+    /// The one who does it owns the object.
+    #[arg(long)]
+    pub owner: bool,
+    /// An armed container: its rules as they are in force.
+    #[arg(long, conflicts_with_all = ["policies", "name", "image", "labels", "annotations"])]
+    pub container: Option<String>,
+    /// Policy files or directories; by default the configured directory.
+    #[arg(long = "policy", value_name = "PATH")]
+    pub policies: Vec<PathBuf>,
+    /// Name of the container that is imagined.
+    #[arg(long, default_value = "")]
+    pub name: String,
+    /// Its image.
+    #[arg(long, default_value = "")]
+    pub image: String,
+    /// A label of it.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// An annotation of it.
+    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = pair)]
+    pub annotations: Vec<(String, String)>,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OperationName {
+    Read,
+    #[value(alias = "write")]
+    Change,
+    Exec,
+    Socket,
+    Capability,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Stop after this many.
+    #[arg(short = 'n', value_name = "COUNT")]
+    pub count: Option<u64>,
+    /// Stop when none came for this long.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Only of this container (id, beginning of it, or name).
+    #[arg(long)]
+    pub container: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Format {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,36 @@
+//! Why a command could not do what was asked.
+
+use std::path::{Path, PathBuf};
+
+/// A failure, as a sentence with the next step.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Kernel(#[from] portcullis_ebpf::Error),
+    #[error("{0}")]
+    Enforcer(#[from] portcullis_enforcer::Error),
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("more than {limit} policy files; name fewer")]
+    TooManyFiles { limit: usize },
+    #[error("no armed container is called `{0}`; `portcullis status` lists them")]
+    NoSuchContainer(String),
+    #[error("`{prefix}` could be {count} containers; give more of its id")]
+    Ambiguous { prefix: String, count: usize },
+    #[error("{count} containers are armed and would go on unprotected; stop them, or say --force")]
+    StillArmed { count: usize },
+    #[error("`{text}` is not {wanted}")]
+    NotUnderstood { text: String, wanted: &'static str },
+    #[error("{path}: {errors} of its policies are refused; run `portcullis policy check {path}`", path = path.display())]
+    Refused { path: PathBuf, errors: usize },
+    #[error("no cases in there; name expectation files, or directories that hold files called *{ending}")]
+    NothingToTest { ending: &'static str },
+    #[error("writing the answer: {0}")]
+    Output(std::io::Error),
+}
+
+impl Failure {
+    pub(crate) fn file(path: &Path, error: std::io::Error) -> Failure {
+        Failure::File { path: path.to_owned(), error }
+    }
+}

@@ -1,0 +1,66 @@
+//! `portcullis`: the one binary that people type. It shows and asks; what is enforced, other crates decide.
+
+mod args;
+mod doctor;
+mod event_line;
+mod events;
+mod failure;
+mod load;
+mod output;
+mod policy_check;
+mod policy_explain;
+mod policy_files;
+mod policy_test;
+mod status;
+mod who;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::args::{Cli, Command, Policy};
+use crate::failure::Failure;
+
+/// What a command found: its exit code, unless it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        // Whoever reads has seen enough: `portcullis events | head`.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("portcullis: {failure}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Answer, Failure> {
+    let config = cli.config.as_deref();
+    match cli.command {
+        Command::Load => load::load(),
+        Command::Unload { force } => load::unload(config, force),
+        Command::Status { format } => status::status(config, format.output),
+        Command::Doctor { format } => doctor::doctor(format.output),
+        Command::Who { container, format } => who::who(config, &container, format.output),
+        Command::Policy(Policy::Check { paths, lenient, format }) => policy_check::check(&paths, lenient, format.output),
+        Command::Policy(Policy::Explain(explain)) => policy_explain::explain(config, &explain),
+        Command::Policy(Policy::Test { paths, format }) => policy_test::test(&paths, format.output),
+        Command::Events(events) => events::follow(config, &events),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut std::io::stdout());
+            Ok(Answer::Yes)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).map_err(Failure::Output)?;
+            Ok(Answer::Yes)
+        }
+    }
+}

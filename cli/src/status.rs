@@ -1,0 +1,146 @@
+//! `portcullis status`: what is loaded, which containers are armed, what was denied and lost.
+
+use std::path::Path;
+
+use portcullis_ebpf::Kernel;
+use portcullis_enforcer::{ArmedContainer, Config, Enforcer, Problem, Status, Unprotected};
+use serde::Serialize;
+
+use crate::args::Output;
+use crate::failure::Failure;
+use crate::{Answer, output};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    loaded: bool,
+    kernel: Option<InKernel>,
+    policies: usize,
+    problems: Vec<RefusedFile>,
+    containers: Vec<ArmedContainer>,
+    unprotected: Vec<Unprotected>,
+}
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct InKernel {
+    programs: usize,
+    instructions: u64,
+    verified_instructions: u64,
+    memory_bytes: u64,
+    alerts: u64,
+    alerts_lost: u64,
+    blocked: u64,
+    audited: u64,
+    unresolved_paths: u64,
+    denied_for_want_of_memory: u64,
+    walks_repeated: u64,
+}
+
+#[derive(Serialize)]
+struct RefusedFile {
+    file: String,
+    message: String,
+    /// Versions of its policies that were accepted before and are still in force.
+    kept: Vec<String>,
+}
+
+pub(crate) fn status(config: Option<&Path>, format: Output) -> Result<Answer, Failure> {
+    let enforcer = Enforcer::open(Config::read(config)?)?;
+    let kernel = in_kernel()?;
+    let policies = enforcer.policies()?;
+    let report = Report {
+        loaded: kernel.is_some(),
+        kernel,
+        policies: policies.policies.len(),
+        problems: policies.problems.iter().map(refused).collect(),
+        containers: enforcer.list()?,
+        unprotected: enforcer.state().unprotected()?,
+    };
+    match format {
+        Output::Json => output::json(&report)?,
+        Output::Table => show(&report)?,
+    }
+    let well = report.loaded
+        && report.problems.is_empty()
+        && report.unprotected.is_empty()
+        && report.containers.iter().all(|container| container.status != Status::Lost);
+    Ok(if well { Answer::Yes } else { Answer::No })
+}
+
+fn refused(problem: &Problem) -> RefusedFile {
+    RefusedFile { file: problem.file.display().to_string(), message: problem.message.clone(), kept: problem.kept.clone() }
+}
+
+fn in_kernel() -> Result<Option<InKernel>, Failure> {
+    let kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(portcullis_ebpf::Error::NotLoaded) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let programs = kernel.programs()?;
+    let mut found = InKernel {
+        programs: programs.iter().filter(|program| program.attached).count(),
+        instructions: programs.iter().map(|program| u64::from(program.xlated_insns)).sum(),
+        verified_instructions: programs.iter().map(|program| u64::from(program.verified_insns)).sum(),
+        memory_bytes: kernel.memory()?,
+        ..InKernel::default()
+    };
+    for cpu in kernel.stats()? {
+        found.alerts += cpu.seq;
+        found.alerts_lost += cpu.lost;
+        found.blocked += cpu.blocked;
+        found.audited += cpu.audited;
+        found.unresolved_paths += cpu.unresolved;
+        found.denied_for_want_of_memory += cpu.busy;
+        found.walks_repeated += cpu.torn;
+    }
+    Ok(Some(found))
+}
+
+fn show(report: &Report) -> Result<(), Failure> {
+    match &report.kernel {
+        None => output::line("not loaded: nothing is enforced until `portcullis load` or the first container with a policy")?,
+        Some(kernel) => {
+            output::line(&format!(
+                "loaded: {} programs, {} instructions, {} KiB of kernel memory",
+                kernel.programs,
+                kernel.instructions,
+                kernel.memory_bytes / 1024
+            ))?;
+            output::line(&format!(
+                "denied {}, audited {}, alerts {} of which {} lost",
+                kernel.blocked, kernel.audited, kernel.alerts, kernel.alerts_lost
+            ))?;
+        }
+    }
+    output::line(&format!("{} policies", report.policies))?;
+    for problem in &report.problems {
+        let kept = if problem.kept.is_empty() { String::new() } else { format!("; still in force: {}", problem.kept.join(", ")) };
+        output::line(&format!("REFUSED {}{}", output::printable(&problem.message), output::printable(&kept)))?;
+    }
+    for container in &report.unprotected {
+        let (name, reason) = (output::printable(&container.name), output::printable(&container.reason));
+        output::line(&format!("UNPROTECTED {name} {}: {reason}", container.id))?;
+    }
+    if report.containers.is_empty() {
+        return output::line("no container is armed");
+    }
+    let rows: Vec<Vec<String>> = report
+        .containers
+        .iter()
+        .map(|container| {
+            let record = &container.record;
+            let status = match container.status {
+                Status::Armed if record.audited => "audited",
+                Status::Armed => "armed",
+                Status::Leaving => "leaving",
+                Status::Lost => "LOST",
+            };
+            let id = record.id.get(..12).unwrap_or(&record.id).to_owned();
+            let policies = record.policies.join(", ");
+            vec![id, record.name.clone(), status.to_owned(), container.tasks.to_string(), policies]
+        })
+        .collect();
+    output::table(&["CONTAINER", "NAME", "STATE", "TASKS", "POLICIES"], &rows)
+}
