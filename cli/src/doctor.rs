@@ -60,7 +60,11 @@ pub(crate) fn doctor(format: Output) -> Result<Answer, Failure> {
 }
 
 fn show(diagnosis: &Diagnosis) -> Result<(), Failure> {
-    let verdict = if diagnosis.can_enforce { "can enforce policies" } else { "cannot enforce policies" };
+    let verdict = match (diagnosis.can_enforce, diagnosis.loaded, diagnosis.bpf_lsm) {
+        (false, ..) => "cannot enforce policies",
+        (true, true, _) | (true, _, Some(_)) => "can enforce policies",
+        (true, false, None) => "may be able to enforce policies; `portcullis load` finds out",
+    };
     output::line(&format!("This host {verdict}."))?;
     let loaded = if diagnosis.loaded { "loaded" } else { "not loaded; `portcullis load` does, and so does the first container" };
     output::line(&format!("  programs     {loaded}"))?;
