@@ -103,8 +103,7 @@ static long decide_step(u32 index, struct bench *b)
 		return 1;
 	}
 	if (!orphan(&v)) {
-		pc_find(id);
-		if (pc_judge(id))
+		if (pc_decide(id))
 			b->r->denied += 1;
 	}
 	b->r->depth = s->depth;
@@ -114,21 +113,36 @@ static long decide_step(u32 index, struct bench *b)
 	return 0;
 }
 
+__attribute__((noinline)) int bench_climb(u32 id)
+{
+	struct pc_scratch *s = scratch_at(id);
+
+	if (s)
+		climb(s);
+	return 0;
+}
+
+__attribute__((noinline)) int bench_match(u32 id, u32 start)
+{
+	struct pc_scratch *s = scratch_at(id);
+
+	if (!s)
+		return 0;
+	s->state = start;
+	match(s);
+	return 0;
+}
+
 static long climb_only_step(u32 index, struct bench *b)
 {
-	pc_climb(b->id);
+	bench_climb(b->id);
 	b->r->runs += 1;
 	return 0;
 }
 
 static long match_only_step(u32 index, struct bench *b)
 {
-	struct pc_scratch *s = scratch_at(b->id);
-
-	if (!s)
-		return 1;
-	s->state = b->start;
-	pc_match(b->id);
+	bench_match(b->id, b->start);
 	b->r->runs += 1;
 	return 0;
 }

@@ -33,8 +33,7 @@ static __always_inline int judge_exec(struct view *v, struct file *file, u32 op)
 		s->depth = 0;
 		denied = pc_conclude(id, (v->set->unmatched >> (8 * PC_EXEC)) & 0xff, PC_RULE_POSTURE, 0);
 	} else {
-		pc_find(id);
-		denied = pc_judge(id);
+		denied = pc_decide(id);
 	}
 	release(s);
 	if (denied)

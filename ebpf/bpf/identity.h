@@ -111,58 +111,56 @@ static __always_inline int claim(void)
 
 static __always_inline void release(struct pc_scratch *s)
 {
-	__sync_lock_test_and_set(&s->busy, 0);
+	*(volatile u32 *)&s->busy = 0; /* only this CPU claims it: an ordinary store will do */
 }
 
 /* ---- source class ------------------------------------------------------------------------------------------------------ */
 
 static __always_inline u32 sequence(u64 address)
 {
-	if (!address)
-		return 0;
-	if (pc_ladder == 1) {
-		struct qstr *q = rdonly_cast(struct qstr, address);
+	return address ? (u32)peek(address) : 0;
+}
 
-		return (u32)q->hash_len;
-	}
-	return (u32)read_u64(address);
+/* Once from dentry to state. Returns 1 when a rename or a mount came between: such a path may never have been. */
+__attribute__((noinline)) int pc_attempt(u32 id, u32 start)
+{
+	struct pc_scratch *s = scratch_at(id);
+	u32 renames, mounts;
+
+	if (!s)
+		return 0;
+	renames = sequence(pc_rename_lock);
+	mounts = sequence(pc_mount_lock);
+	s->state = start;
+	climb(s);
+	if (s->outcome == PC_PATH_FOUND)
+		match(s);
+	asm volatile("" ::: "memory");
+	if ((renames | mounts) & 1 || renames != sequence(pc_rename_lock) || mounts != sequence(pc_mount_lock))
+		return 1;
+	return 0;
 }
 
 #define PC_TRIES 8
 
-/*
- * Finds the state of the object in s, started from s->state. A rename or a mount in between would make a path that never was,
- * so the walk is valid only if neither lock's sequence moved; it is repeated, and given up as unresolvable after PC_TRIES.
- */
-__attribute__((noinline)) int pc_locate(u32 id)
+/* Finds the state of the object in s, started from s->state. Given up as unresolvable after PC_TRIES attempts. */
+static __always_inline void locate(u32 id, struct pc_scratch *s)
 {
-	struct pc_scratch *s = scratch_at(id);
 	struct pc_stats *st;
-	u32 start, renames, mounts;
+	u32 start = s->state;
 	int i;
 
-	if (!s)
-		return 0;
-	start = s->state;
 	for (i = 0; i < PC_TRIES; i++) {
-		renames = sequence(pc_rename_lock);
-		mounts = sequence(pc_mount_lock);
-		s->state = start;
-		pc_climb(id);
-		if (s->outcome == PC_PATH_FOUND)
-			pc_match(id);
-		asm volatile("" ::: "memory");
-		if (!((renames | mounts) & 1) && renames == sequence(pc_rename_lock) && mounts == sequence(pc_mount_lock))
-			return 0;
+		if (!pc_attempt(id, start))
+			return;
 		st = stats();
 		if (st)
 			st->torn += 1;
 	}
 	s->outcome = PC_PATH_OUTSIDE;
-	return 0;
 }
 
-/* What a set needs in a scratch before pc_locate. */
+/* What a set needs in a scratch before locate(). */
 static __always_inline void prepare(struct pc_scratch *s, struct pc_set *set, u64 root)
 {
 	s->segment = set->segment;
@@ -183,7 +181,7 @@ static __always_inline u32 classify(u32 id, struct pc_slot *slot, struct pc_set 
 	s->dentry = (u64)exe->f_path.dentry;
 	s->mount = mount_of(exe->f_path.mnt);
 	s->state = set->source_start;
-	pc_locate(id);
+	locate(id, s);
 	segment = segment_at(set->segment);
 	if (s->outcome != PC_PATH_FOUND || !segment)
 		return 0;

@@ -182,16 +182,13 @@ static __always_inline struct verdict verdict_at(struct pc_segment *segment, str
  * Judges the located object for each group in s->groups; the sternest verdict is told. Returns 1 to deny.
  * An object whose place can't be told is denied where the set could deny any path: else hiding would be a way out.
  */
-__attribute__((noinline)) int pc_judge(u32 id)
+static __always_inline int judge(u32 id, struct pc_scratch *s)
 {
-	struct pc_scratch *s = scratch_at(id);
 	struct pc_segment *segment;
 	struct pc_set *set;
 	struct pc_stats *st;
 	u32 group, worst = PC_NONE, rule = PC_RULE_NONE;
 
-	if (!s)
-		return 0;
 	set = set_at(s->set);
 	segment = segment_at(s->segment);
 	if (!set || !segment)
@@ -222,25 +219,24 @@ __attribute__((noinline)) int pc_judge(u32 id)
 			}
 		}
 	}
+	if (worst < PC_AUDIT)
+		return 0;
 	return pc_conclude(id, worst, rule, 1);
 }
 
 /* s->state := start of paths for the task's source class; s->name_state likewise, walked when the set has execnames. */
-__attribute__((noinline)) int pc_find(u32 id)
+static __always_inline void find(u32 id, struct pc_scratch *s)
 {
-	struct pc_scratch *s = scratch_at(id);
 	struct pc_segment *segment;
 	struct pc_set *set;
 	u32 state;
 
-	if (!s)
-		return 0;
 	set = set_at(s->set);
 	segment = segment_at(s->segment);
 	if (!set || !segment)
-		return 0;
+		return;
 	s->state = word_at(segment, set->starts + s->source);
-	pc_locate(id);
+	locate(id, s);
 	if (set->name_starts && s->outcome == PC_PATH_FOUND) {
 		state = s->state;
 		s->state = word_at(segment, set->name_starts + s->source);
@@ -248,7 +244,33 @@ __attribute__((noinline)) int pc_find(u32 id)
 		s->name_state = s->state;
 		s->state = state;
 	}
+}
+
+/* Each as a function of its own, for hooks that do something in between; pc_decide for those that don't: a return is dear. */
+__attribute__((noinline)) int pc_find(u32 id)
+{
+	struct pc_scratch *s = scratch_at(id);
+
+	if (s)
+		find(id, s);
 	return 0;
+}
+
+__attribute__((noinline)) int pc_judge(u32 id)
+{
+	struct pc_scratch *s = scratch_at(id);
+
+	return s ? judge(id, s) : 0;
+}
+
+__attribute__((noinline)) int pc_decide(u32 id)
+{
+	struct pc_scratch *s = scratch_at(id);
+
+	if (!s)
+		return 0;
+	find(id, s);
+	return judge(id, s);
 }
 
 /*

@@ -63,6 +63,10 @@ struct pc_scratch {
 	u64 dentry;
 	u64 mount; /* struct mount, or 0: climb by d_parent alone */
 	u64 root;  /* where a path begins */
+	/* climb */
+	u64 at_dentry;
+	u64 at_mount;
+	u64 at_mount_root;
 	/* out */
 	u32 depth; /* components */
 	u32 outcome;
