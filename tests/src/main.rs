@@ -99,7 +99,7 @@ struct Arguments {
     /// Directory of portcullis and portcullis-hook [default: this program's]
     #[arg(long)]
     bin: Option<PathBuf>,
-    /// Directory of the conformance documents [default: conformance beside this program]
+    /// Directory of conformance documents [default: those of the repository, which are in this program]
     #[arg(long)]
     corpus: Option<PathBuf>,
     /// Where to put root file systems; not a tmpfs
@@ -141,7 +141,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     let beside = own.parent().map(PathBuf::from).unwrap_or_default();
     let work = arguments.unpack.clone().unwrap_or(arguments.work);
     let guest = Guest {
-        binaries: arguments.bin.unwrap_or_else(|| beside.clone()),
+        binaries: arguments.bin.unwrap_or(beside),
         probe: work.join("portcullis-probe"),
         attack: work.join("portcullis-attack"),
         tiny: work.join("tiny"),
@@ -158,12 +158,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.unpack.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
-    let corpus = arguments.corpus.unwrap_or_else(|| beside.join("conformance"));
     let suites = if arguments.suites.is_empty() { SUITES.to_vec() } else { arguments.suites };
     let mut report = Report::default();
     for suite in suites {
         let result = guest.load().and_then(|()| match suite {
-            Suite::Conformance => conformance::run(&guest, &corpus, &mut report),
+            Suite::Conformance => conformance::run(&guest, arguments.corpus.as_deref(), &mut report),
             Suite::Attacks => attacks::run(&guest, &mut report),
             Suite::Starts => starts::run(&guest, &mut report),
             Suite::Harmless => harmless::run(&guest, &mut report),

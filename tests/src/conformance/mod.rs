@@ -9,7 +9,7 @@ mod driver;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use portcullis_policy::decide::Verdict;
@@ -32,24 +32,21 @@ const OTHER_RUNTIME_EVERY: usize = 5;
 /// Of policies that name none, and of containers outside of Kubernetes.
 const NAMESPACES: &[&str] = &["default", "container_namespace"];
 
-/// Runs every document below `corpus`.
-pub(crate) fn run(guest: &Guest, corpus: &Path, report: &mut Report) -> Result<()> {
+/// The documents of the repository.
+const CORPUS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/corpus.rs"));
+
+/// Runs every document of `corpus`, by default of the repository.
+pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> Result<()> {
     let runtimes = &guest.runtimes;
     if runtimes.is_empty() {
         report.skip("conformance", "neither crun nor runc is installed");
         return Ok(());
     }
-    let mut files: Vec<_> = std::fs::read_dir(corpus)
-        .map_err(|source| Failure::io(corpus.display(), source))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-        .collect();
-    files.sort();
+    let files = documents(corpus)?;
     let mut events = Events::follow(guest)?;
     let mut number = 0;
-    for file in files {
+    for (file, text) in files {
         let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let text = std::fs::read(&file).map_err(|source| Failure::io(file.display(), source))?;
         let documents = match expectation::parse(&file, &text) {
             Ok(documents) => documents,
             Err(errors) => {
@@ -74,6 +71,23 @@ pub(crate) fn run(guest: &Guest, corpus: &Path, report: &mut Report) -> Result<(
         }
     }
     Ok(())
+}
+
+/// The files of documents, by name.
+fn documents(corpus: Option<&Path>) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let Some(corpus) = corpus else {
+        return Ok(CORPUS.iter().map(|(name, text)| (PathBuf::from(name), text.to_vec())).collect());
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(corpus).map_err(|source| Failure::io(corpus.display(), source))?.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = std::fs::read(&path).map_err(|source| Failure::io(path.display(), source))?;
+            files.push((path, text));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// One document under test.
