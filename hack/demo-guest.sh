@@ -16,7 +16,9 @@ wrong=0
 summary=$work/summary
 : >"$summary"
 
-if [ -t 1 ] || [ -n "${DEMO_COLOUR:-}" ]; then
+colour=${DEMO_COLOUR:-auto}
+[ "$colour" != auto ] || [ ! -t 1 ] || colour=always
+if [ "$colour" = always ]; then
     bold=$(printf '\033[1m') green=$(printf '\033[32m') red=$(printf '\033[31m') dim=$(printf '\033[2m') plain=$(printf '\033[0m')
 else
     bold='' green='' red='' dim='' plain=''
@@ -52,7 +54,8 @@ set_up() {
 JSON
     done
     echo "${bold}portcullis policy check${plain} ${dim}(the five policies of contrib/examples)${plain}"
-    portcullis policy check "$work/policies" || exit 1
+    portcullis policy check "$work/policies" >"$work/check" || { cat "$work/check"; exit 1; }
+    tail -n 1 "$work/check"
     echo
     echo "${bold}portcullis load${plain}"
     portcullis load || exit 1
@@ -60,6 +63,9 @@ JSON
     portcullis events >>"$alerts" 2>"$work/events.err" &
     follower=$!
 }
+
+# Output of a command, with the policies' names as they are in the repository.
+indented() { sed -e "s#$work/policies/#contrib/examples/#g" -e 's/^/   | /' "$@"; }
 
 # --- the words that stories are told with ---
 
@@ -82,10 +88,10 @@ judge() {
     fi
     if [ "$got" = "$2" ]; then
         echo "   ${green}$got${plain}, as it should be"
-        echo "ok    $title: $1 is $2" >>"$summary"
+        echo "ok    $title: $2: $1" >>"$summary"
     else
         echo "   ${red}$got, and should be $2${plain} (exit code $3)"
-        echo "WRONG $title: $1 should be $2 and was $got (exit code $3)" >>"$summary"
+        echo "WRONG $title: $1: $got instead of $2 (exit code $3)" >>"$summary"
         wrong=$((wrong + 1))
     fi
 }
@@ -99,7 +105,7 @@ attempt() {
     echo " ${dim}\$ podman $(show "$@")${plain}"
     podman "$@" >"$work/output" 2>&1
     code=$?
-    sed 's/^/   | /' "$work/output"
+    indented "$work/output"
     judge "$what" "$expected" "$code"
 }
 
@@ -129,12 +135,12 @@ alert() {
         sleep 0.1
     done
     echo " ${dim}\$ portcullis events${plain}"
-    sed -n "$((alerts_before + 1))p" "$alerts" | sed 's/^/   | /'
+    sed -n "$((alerts_before + 1))p" "$alerts" | indented
 }
 
 explain() {
     echo " ${dim}\$ portcullis policy explain $*${plain}"
-    portcullis policy explain --policy "$policy" "$@" | sed -e "s#$work/policies/#contrib/examples/#" -e 's/^/   | /'
+    portcullis policy explain --policy "$policy" "$@" | indented
 }
 
 # --- the stories ---
@@ -191,7 +197,7 @@ tell_web_server() {
     alert
     explain socket udp --from /bin/busybox "$@"
     echo " ${dim}\$ portcullis who demo-web${plain}"
-    portcullis who demo-web | sed -e "s#$work/policies/#contrib/examples/#" -e 's/^/   | /'
+    portcullis who demo-web | indented
 }
 
 echo "${bold}Portcullis${plain} on $(uname -r), $(command podman --version)"
@@ -203,7 +209,7 @@ tell_package_managers
 tell_web_server
 echo
 echo "${bold}portcullis status${plain}"
-portcullis status | sed 's/^/   /'
+portcullis status | indented
 echo
 cat "$summary"
 if [ "$wrong" -eq 0 ]; then
