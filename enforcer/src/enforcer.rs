@@ -1,6 +1,6 @@
 //! Plan, arm, disarm, list: what every door calls.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_ebpf::{Kernel, Options, abi};
@@ -22,7 +22,7 @@ pub struct Enforcer {
     config: Config,
     state: StateDir,
     policies: OnceLock<Policies>,
-    kernel: OnceLock<Kernel>,
+    kernel: Mutex<Option<Arc<Kernel>>>,
 }
 
 /// A container that is armed now.
@@ -69,7 +69,7 @@ impl Enforcer {
     pub fn open(config: Config) -> Result<Enforcer, Error> {
         let state = StateDir::at(&config.state_dir);
         state.create()?;
-        Ok(Enforcer { config, state, policies: OnceLock::new(), kernel: OnceLock::new() })
+        Ok(Enforcer { config, state, policies: OnceLock::new(), kernel: Mutex::new(None) })
     }
 
     /// The configuration.
@@ -103,19 +103,17 @@ impl Enforcer {
     /// [`Error::Compile`], or if the policies cannot be read.
     pub fn plan(&self, container: &Container<'_>) -> Result<Plan, Error> {
         let policies = &self.policies()?.policies;
-        let in_kernel = |hash| self.kernel().is_ok_and(|kernel| matches!(sets::find(kernel, hash), Ok(Some(_))));
+        let in_kernel = |hash| self.kernel().is_ok_and(|kernel| matches!(sets::find(&*kernel, hash), Ok(Some(_))));
         plan::plan(&self.config, &self.state, policies, container, in_kernel)
     }
 
-    /// Opens the kernel programs, and loads them if they are not.
+    /// Makes sure that the kernel programs of this build are in force, whatever was opened before.
     ///
     /// # Errors
     /// If this host cannot run them.
     pub fn load(&self) -> Result<(), Error> {
-        if self.kernel.get().is_none() {
-            let kernel = Kernel::load(Options::default())?;
-            self.kernel.get_or_init(|| kernel);
-        }
+        let kernel = Kernel::load(Options::default())?;
+        *self.kernel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(kernel));
         Ok(())
     }
 
@@ -126,19 +124,19 @@ impl Enforcer {
     /// # Errors
     /// If the kernel programs are not loaded, or have no room.
     pub fn arm(&self, plan: &Enforce, target: &Target<'_>) -> Result<Armed, Error> {
-        arm_in(self.kernel()?, &self.state, plan, target)
+        arm_in(&*self.kernel()?, &self.state, plan, target)
     }
 
     /// Takes out of force whatever was armed or recorded for an id; whether there was anything.
     ///
     /// # Errors
-    /// If something of it could not be undone; everything else was.
+    /// If something of it could not be undone; everything else was, and it may be tried again.
     pub fn disarm(&self, id: &str) -> Result<bool, Error> {
         let unprotected = self.state.remove_unprotected(id)?;
         let _lock = self.state.lock()?;
         let Some(record) = self.state.container(id)? else { return Ok(unprotected) };
         match self.kernel() {
-            Ok(kernel) => disarm_in(kernel, &self.state, &record)?,
+            Ok(kernel) => disarm_in(&*kernel, &self.state, &record)?,
             Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => {
                 self.state.remove_container(id)?;
             }
@@ -157,7 +155,7 @@ impl Enforcer {
             Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => None,
             Err(error) => return Err(error),
         };
-        let joined = |record| join(kernel, record);
+        let joined = |record| join(kernel.as_deref(), record);
         self.state.containers()?.into_iter().map(joined).collect()
     }
 
@@ -179,12 +177,14 @@ impl Enforcer {
         self.state.forget()
     }
 
-    fn kernel(&self) -> Result<&Kernel, Error> {
-        if let Some(kernel) = self.kernel.get() {
-            return Ok(kernel);
+    fn kernel(&self) -> Result<Arc<Kernel>, Error> {
+        let mut opened = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*opened {
+            return Ok(Arc::clone(kernel));
         }
-        let kernel = Kernel::open()?;
-        Ok(self.kernel.get_or_init(|| kernel))
+        let kernel = Arc::new(Kernel::open()?);
+        *opened = Some(Arc::clone(&kernel));
+        Ok(kernel)
     }
 }
 
@@ -258,7 +258,8 @@ pub(crate) fn disarm_in<T: Tables>(tables: &T, state: &StateDir, record: &Contai
     let disarmed = slots::disarm(tables, Tenancy { slot: record.slot, epoch: record.epoch });
     // Events of it may be read later; that they would then be nameless is no reason to leave it armed.
     let retired = state.retire_container(record, seconds_since_1970());
-    let removed = state.remove_container(&record.id).map(drop);
+    // What could not be disarmed keeps its record: it is told as armed, and can be tried again.
+    let removed = if disarmed.is_ok() { state.remove_container(&record.id).map(drop) } else { Ok(()) };
     // An exec that saw the slot armed may be about to label a task. When it has ended, `tasks` is right, and a slot with
     // none may be taken by another.
     let waited = tables.wait_readers().map_err(Error::from);

@@ -273,6 +273,42 @@ fn a_failed_replacement_leaves_the_old_policy() {
     assert!(failures > 6);
 }
 
+/// Whatever write fails, what may still be armed keeps its record, and disarming again ends it.
+#[test]
+fn a_failed_disarming_can_be_repeated() {
+    for fail_at in 1..8 {
+        let place = place();
+        place.arm("a", 1, &place.enforce(one("/a"))).unwrap();
+        place.model.writes.set(0);
+        place.model.fail_at.set(fail_at);
+        let disarmed = place.disarm("a");
+        let armed = place.model.slots.borrow().iter().any(|slot| slot.flags & abi::SLOT_ARMED != 0);
+        let there = place.state.container("a").unwrap().is_some();
+        assert!(there || !armed, "write {fail_at}");
+        if disarmed.is_err() && there {
+            place.disarm("a").unwrap();
+        }
+        assert!(!place.model.blocks(1, "/a") && place.state.container("a").unwrap().is_none(), "write {fail_at}");
+        assert!(place.model.cgroups.borrow().is_empty());
+        assert_eq!(place.model.armed.get(), 0, "write {fail_at}");
+    }
+}
+
+#[test]
+fn arming_waits_for_the_lock_and_not_for_ever() {
+    let place = place();
+    let held = place.state.lock().unwrap();
+    let state = place.state.clone();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(held);
+        state
+    });
+    place.arm("a", 1, &place.enforce(one("/a"))).unwrap();
+    let _held = release.join().unwrap().lock().unwrap();
+    assert!(matches!(place.arm("b", 2, &place.enforce(one("/a"))), Err(Error::Locked { .. })));
+}
+
 #[test]
 fn a_slot_is_another_s_only_when_its_tasks_are_gone() {
     let place = place();

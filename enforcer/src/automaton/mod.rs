@@ -22,6 +22,7 @@ mod hash;
 mod layout;
 mod minimise;
 mod nfa;
+mod pattern;
 mod stored;
 mod subset;
 mod summary;

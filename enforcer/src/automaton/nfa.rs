@@ -7,26 +7,11 @@
 use std::collections::HashMap;
 
 use portcullis_ebpf::abi;
-use portcullis_policy::glob::{Node as GlobNode, class_contains};
 use portcullis_policy::meaning::{Object, RuleSet};
 
+use super::pattern::{ByteSets, Item};
 use super::candidates::{Candidates, NO_RANK, NO_RANKS, Ranks};
 use super::{Budget, CompileError};
-
-/// One element of a flattened pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Item {
-    Byte(u8),
-    AnyChar,
-    /// Index into [`Builder::sets`].
-    Set(u32),
-    Star {
-        at_least_one: bool,
-    },
-    DoubleStar {
-        at_least_one: bool,
-    },
-}
 
 /// What a node does with a byte that none of its own edges names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,9 +119,7 @@ struct Builder<'a> {
     nodes: Vec<Node>,
     children: HashMap<(u32, Item), u32>,
     roots: HashMap<(Trie, Vec<u32>), u32>,
-    /// The `[...]` of all patterns: which bytes each holds.
-    sets: Vec<[bool; 256]>,
-    set_ids: HashMap<(Vec<(u8, u8)>, bool), u32>,
+    sets: ByteSets,
     owner: u32,
 }
 
@@ -148,8 +131,7 @@ impl<'a> Builder<'a> {
             nodes: Vec::new(),
             children: HashMap::new(),
             roots: HashMap::new(),
-            sets: Vec::new(),
-            set_ids: HashMap::new(),
+            sets: ByteSets::default(),
             owner: u32::MAX,
         };
         builder.root(Trie::Paths, &[]);
@@ -236,61 +218,14 @@ impl<'a> Builder<'a> {
                 self.accept(below);
             }
             Object::Pattern(glob) => {
-                let mut patterns = vec![Vec::new()];
-                self.flatten(glob.ast(), &mut patterns);
-                for items in patterns {
-                    let mut at = root;
-                    for (index, &item) in items.iter().enumerate() {
-                        at = self.child(at, relaxed(item, &items[..index], &items[index + 1..]))?;
-                    }
-                    self.accept(at);
+                for items in self.sets.flatten(glob.ast()) {
+                    let end = items.into_iter().try_fold(root, |at, item| self.child(at, item))?;
+                    self.accept(end);
                 }
             }
             Object::Protocol(_) | Object::Capability(_) => {}
         }
         Ok(())
-    }
-
-    /// Appends a pattern to each of `heads`, once for each way to expand its groups. [`MAX_GLOB_ALTERNATIVES`] bounds it.
-    ///
-    /// [`MAX_GLOB_ALTERNATIVES`]: portcullis_policy::glob::MAX_GLOB_ALTERNATIVES
-    fn flatten(&mut self, nodes: &[GlobNode], heads: &mut Vec<Vec<Item>>) {
-        for node in nodes {
-            let item = match node {
-                GlobNode::Literal(bytes) => {
-                    for head in heads.iter_mut() {
-                        head.extend(bytes.iter().map(|&byte| Item::Byte(byte)));
-                    }
-                    continue;
-                }
-                GlobNode::Alternatives(alternatives) => {
-                    let mut expanded = Vec::new();
-                    for alternative in alternatives {
-                        let mut tails = heads.clone();
-                        self.flatten(alternative, &mut tails);
-                        expanded.append(&mut tails);
-                    }
-                    *heads = expanded;
-                    continue;
-                }
-                GlobNode::AnyChar => Item::AnyChar,
-                GlobNode::Class { ranges, negated } => Item::Set(self.set(ranges, *negated)),
-                GlobNode::Star { min } => Item::Star { at_least_one: *min > 0 },
-                GlobNode::DoubleStar { min } => Item::DoubleStar { at_least_one: *min > 0 },
-            };
-            heads.iter_mut().for_each(|head| head.push(item));
-        }
-    }
-
-    fn set(&mut self, ranges: &[(u8, u8)], negated: bool) -> u32 {
-        let key = (ranges.to_vec(), negated);
-        if let Some(&id) = self.set_ids.get(&key) {
-            return id;
-        }
-        let id = self.sets.len() as u32;
-        self.sets.push(std::array::from_fn(|byte| class_contains(ranges, negated, byte as u8)));
-        self.set_ids.insert(key, id);
-        id
     }
 
     fn finish(self, source_root: Option<u32>) -> Result<Nfa, CompileError> {
@@ -324,7 +259,7 @@ impl<'a> Builder<'a> {
                     Item::Byte(byte) => edges.push((class_of[usize::from(byte)], child)),
                     Item::Set(id) => {
                         let mut has = [false; 256];
-                        for (byte, _) in self.sets[id as usize].iter().enumerate().skip(1).filter(|(_, member)| **member) {
+                        for byte in self.sets.members(id) {
                             has[usize::from(class_of[byte])] = true;
                         }
                         edges.extend((0..=255u8).filter(|&class| has[usize::from(class)]).map(|class| (class, child)));
@@ -393,7 +328,7 @@ impl<'a> Builder<'a> {
             let member = |set: &[bool; 256]| set[index];
             let key = match literal[index] {
                 true => (Some(byte), Vec::new()),
-                false => (None, self.sets.iter().map(member).collect()),
+                false => (None, self.sets.all().map(member).collect()),
             };
             let next = ids.len();
             classes[index] = *ids.entry(key).or_insert(next);
@@ -406,18 +341,5 @@ impl<'a> Builder<'a> {
             return Err(CompileError::TooManyByteClasses { classes: ids.len(), max });
         }
         Ok((classes.map(|class| (class + first) as u8), ids.len()))
-    }
-}
-
-/// A star that ends the pattern right after a `/` needs a byte. No path ends in `/`, so it may as well need none, and then
-/// `/usr/**` is settled at `/usr/` like a directory. The root itself is decided elsewhere.
-fn relaxed(item: Item, before: &[Item], after: &[Item]) -> Item {
-    let ends = after.iter().all(|item| matches!(item, Item::Star { .. } | Item::DoubleStar { .. }));
-    match item {
-        Item::Star { .. } if ends && before.last() == Some(&Item::Byte(b'/')) => Item::Star { at_least_one: false },
-        Item::DoubleStar { .. } if ends && before.last() == Some(&Item::Byte(b'/')) => {
-            Item::DoubleStar { at_least_one: false }
-        }
-        item => item,
     }
 }
