@@ -20,8 +20,18 @@ pub(crate) struct Events {
 /// One alert, as far as tests look at it.
 #[derive(Debug, Clone)]
 pub(crate) struct Alert {
+    /// `file`, `process`, `network`, `capability` …
+    pub class: String,
+    /// A path, `FAMILY,TYPE,PROTOCOL`, or a capability.
+    pub object: String,
+    /// The policy that decided.
+    pub policy: String,
+    /// The container's id.
+    pub container: String,
+    /// The name of the task.
+    pub comm: String,
     /// The JSON line.
-    pub json: Value,
+    pub line: String,
 }
 
 impl Events {
@@ -42,7 +52,7 @@ impl Events {
         let Some(follower) = &mut self.follower else { return Ok(alerts) };
         loop {
             match follower.line(QUIET) {
-                Ok(line) => alerts.extend(serde_json::from_str(&line).ok().map(|json| Alert { json })),
+                Ok(line) => alerts.extend(Alert::parse(line)),
                 Err(crate::Failure::Timeout { .. }) => return Ok(alerts),
                 Err(error) => return Err(error),
             }
@@ -51,13 +61,16 @@ impl Events {
 }
 
 impl Alert {
-    /// The first of these fields that is there, as text.
-    pub(crate) fn text(&self, names: &[&str]) -> String {
-        names
-            .iter()
-            .map(|name| name.split('.').fold(&self.json, |value, part| &value[part]))
-            .find(|value| !value.is_null())
-            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-            .unwrap_or_default()
+    fn parse(line: String) -> Option<Self> {
+        let json: Value = serde_json::from_str(&line).ok()?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Some(Self {
+            class: text(&json["class"]),
+            object: text(&json["object"]),
+            policy: text(&json["policy"]),
+            container: text(&json["container"]["id"]),
+            comm: text(&json["process"]["comm"]),
+            line,
+        })
     }
 }

@@ -12,26 +12,18 @@ use portcullis_policy::expectation::{FileCall, Op};
 use super::{Done, driver};
 use crate::events::Alert;
 
-/// Names of the fields, in the order of preference.
-const OBJECT: &[&str] = &["path", "resource", "object", "Resource"];
-const POLICY: &[&str] = &["policy", "rule.policy", "policyName", "PolicyName"];
-const OPERATION: &[&str] = &["operation", "op", "Operation"];
-const SOURCE: &[&str] = &["source", "exe", "subject", "Source"];
-
 /// What alerts are counted by: the kind of the object, and the object.
-type Key = (&'static str, String);
+type Key = (String, String);
 
 /// What is wrong, by the case's name.
 pub(super) fn judge(done: &[Done<'_>], alerts: &[Alert]) -> BTreeMap<String, String> {
     let mut raised: BTreeMap<Key, Vec<&Alert>> = BTreeMap::new();
-    for alert in alerts.iter().filter(|alert| alert.text(SOURCE) != driver::DRIVER) {
-        if let Some(key) = key_of_alert(alert) {
-            raised.entry(key).or_default().push(alert);
-        }
+    for alert in alerts.iter().filter(|alert| alert.comm != driver::COMM) {
+        raised.entry((alert.class.clone(), alert.object.clone())).or_default().push(alert);
     }
     let mut groups: BTreeMap<Key, Vec<&Done<'_>>> = BTreeMap::new();
     for done in done {
-        groups.entry(key_of_case(&done.case.op)).or_default().push(done);
+        groups.entry(key_of_case(done)).or_default().push(done);
     }
     let mut wrong = BTreeMap::new();
     for (key, group) in &groups {
@@ -52,10 +44,10 @@ fn compare(group: &[&Done<'_>], found: &[&Alert]) -> Option<String> {
         return Some(format!("{} alerts instead of {}", found.len(), alerting.len()));
     }
     if found.len() > most {
-        let first = found.first().map(|alert| alert.json.to_string()).unwrap_or_default();
+        let first = found.first().map(|alert| alert.line.clone()).unwrap_or_default();
         return Some(format!("{} alerts instead of {}: {first}", found.len(), alerting.len()));
     }
-    let names: Vec<String> = found.iter().map(|alert| alert.text(POLICY)).collect();
+    let names: Vec<String> = found.iter().map(|alert| alert.policy.clone()).collect();
     let missing = alerting.iter().filter_map(|done| done.case.rule.as_ref()).find(|rule| !names.contains(rule))?;
     Some(format!("no alert by {missing}, but by {}", names.join(", ")))
 }
@@ -75,23 +67,12 @@ fn most(op: &Op) -> usize {
     }
 }
 
-fn key_of_case(op: &Op) -> Key {
-    match op {
-        Op::File { path, .. } => ("file", String::from_utf8_lossy(path).into_owned()),
-        Op::Exec(path) | Op::ExecDeleted(path) => ("process", String::from_utf8_lossy(path).into_owned()),
-        Op::Memfd => ("process", String::new()),
+fn key_of_case(done: &Done<'_>) -> Key {
+    let (class, object) = match &done.case.op {
+        Op::File { .. } => ("file", done.path.clone()),
+        Op::Exec(_) | Op::ExecDeleted(_) | Op::Memfd => ("process", done.path.clone()),
         Op::Socket(_, socket) => ("network", format!("{},{},{}", socket.family, socket.kind, socket.protocol)),
         Op::Capability(capability) => ("capability", capability.to_string()),
-    }
-}
-
-fn key_of_alert(alert: &Alert) -> Option<Key> {
-    let class = match alert.text(OPERATION).to_lowercase().as_str() {
-        "exec" | "map_exec" | "process" => "process",
-        "socket" | "connect" | "bind" | "listen" | "accept" | "send" | "network" => "network",
-        "capable" | "capability" => "capability",
-        "" => return None,
-        _ => "file",
     };
-    Some((class, alert.text(OBJECT)))
+    (class.to_owned(), object)
 }

@@ -13,6 +13,8 @@ use crate::{Failure, Result};
 
 /// The container's entrypoint.
 pub(crate) const DRIVER: &str = "/.portcullis/driver";
+/// What the kernel calls it.
+pub(crate) const COMM: &str = "driver";
 /// Does the cases that name no source.
 pub(crate) const SUBJECT: &str = "/probe";
 

@@ -18,7 +18,7 @@ use portcullis_policy::meaning::Posture;
 use portcullis_policy::{Options, Policy, Selection};
 
 use crate::bundle::Bundle;
-use crate::events::Events;
+use crate::events::{Alert, Events};
 use crate::guest::{self, Guest};
 use crate::process::Dialogue;
 use crate::report::Report;
@@ -102,6 +102,8 @@ struct Test<'a> {
 /// What a case came to, with and without the policies.
 struct Done<'a> {
     case: &'a Case,
+    /// The path that the kernel comes to, through the links on its way.
+    path: String,
     free: Answer,
     under: Answer,
 }
@@ -144,8 +146,7 @@ impl Test<'_> {
         }
         let with_driver = document.select(&all);
         let cases = self.unchanged(&document, &selection, &with_driver, cases);
-        let done = self.carry_out(&document, &cases)?;
-        let alerts = events.drain()?;
+        let (done, alerts) = self.carry_out(&document, &cases, events)?;
         let wrong_alerts = if self.guest.without { BTreeMap::new() } else { alerts::judge(&done, &alerts) };
         for done in &done {
             let name = format!("{}/{}", self.name, done.case.name.replace(' ', "-"));
@@ -206,7 +207,12 @@ impl Test<'_> {
         self.guest.configure_postures("enforce", word(postures.file), word(postures.network), word(postures.capabilities))
     }
 
-    fn carry_out<'d>(&mut self, document: &Expectation, cases: &[&'d Case]) -> Result<Vec<Done<'d>>> {
+    fn carry_out<'d>(
+        &mut self,
+        document: &Expectation,
+        cases: &[&'d Case],
+        events: &mut Events,
+    ) -> Result<(Vec<Done<'d>>, Vec<Alert>)> {
         let place = self.guest.work.join("conformance");
         let root = place.join("root");
         image::make(&root)?;
@@ -227,14 +233,18 @@ impl Test<'_> {
         for (number, case) in cases.iter().enumerate() {
             let line = driver::line(number, case);
             tree.prepare(case)?;
+            let path = tree.real(&case.op)?;
             let without = driver::ask(&mut free, &line)?;
             tree.prepare(case)?;
             let under = driver::ask(&mut container.dialogue, &line)?;
-            done.push(Done { case, free: without, under });
+            done.push(Done { case, path, free: without, under });
         }
         free.close(START_LIMIT);
+        // Before its end: then its records are gone, and with them the names in the alerts.
+        let mut alerts = events.drain()?;
+        alerts.retain(|alert| alert.container == bundle.id);
         container.stop();
-        Ok(done)
+        Ok((done, alerts))
     }
 }
 
@@ -259,7 +269,7 @@ enum Judgement {
 
 /// Compares the errno. A denial is EPERM or EACCES.
 fn judge(done: &Done<'_>) -> Judgement {
-    let Done { case, free, under } = done;
+    let Done { case, free, under, .. } = done;
     if under.stage != "op" {
         return Judgement::Fail(format!("the case could not be done: {under}"));
     }

@@ -69,6 +69,18 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
+    /// Where the operation's path leads, as the container sees it; empty where it has none.
+    pub(crate) fn real(&self, op: &Op) -> Result<String> {
+        let (path, keep_last) = match op {
+            Op::File { call, path, .. } => (path, call.keeps_last_link()),
+            Op::Exec(path) | Op::ExecDeleted(path) => (path, false),
+            Op::Memfd | Op::Socket(..) | Op::Capability(_) => return Ok(String::new()),
+        };
+        let path = self.resolve(path, keep_last)?;
+        let below = path.strip_prefix(&self.root).unwrap_or(&path);
+        Ok(format!("/{}", String::from_utf8_lossy(below.as_os_str().as_bytes())))
+    }
+
     fn inside(&self, path: &[u8]) -> PathBuf {
         let start = path.iter().position(|&byte| byte != b'/').unwrap_or(path.len());
         self.root.join(OsStr::from_bytes(&path[start..]))
