@@ -172,7 +172,7 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
     words.extend_from_slice(bytemuck::cast_slice(&dfa.decisions));
     for state in 0..states as u32 {
         let (label, below) = match minimal.labels[state as usize] {
-            Label::Decision(id) => (id, summary.word(state)),
+            Label::Decision(id) | Label::Root(id) => (id, summary.word(state)),
             Label::Source(class) => (class, 0),
         };
         words.extend([label, below]);

@@ -15,7 +15,7 @@
 //! [`walk`] evaluates the finished words as the kernel does. It exists to be compared with
 //! [`portcullis_policy::decide::decide`], and for `simulate`.
 //!
-//! The root directory is the empty path here: the kernel walks components, and the root has none.
+//! Paths have no slash at their end, but for the root directory, which is nothing else. So its state is one of a kind.
 
 mod candidates;
 mod hash;

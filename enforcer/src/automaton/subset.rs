@@ -23,6 +23,8 @@ const MAX_MEMBERS: usize = 8 << 20;
 pub(super) enum Label {
     /// Index into [`Dfa::decisions`].
     Decision(u32),
+    /// The same, for the root directory: the one path that ends in its slash. What is below it follows at once.
+    Root(u32),
     /// A source class.
     Source(u32),
 }
@@ -111,6 +113,8 @@ struct Builder<'a> {
     decisions: Vec<abi::Decision>,
     decision_ids: HashMap<abi::Decision, u32>,
     by_ranks: HashMap<(Ranks, bool), u32>,
+    /// By source class, which is also the number of the start state: the label of the root directory.
+    roots: Vec<Label>,
 }
 
 impl<'a> Builder<'a> {
@@ -129,6 +133,7 @@ impl<'a> Builder<'a> {
             decisions: Vec::new(),
             decision_ids: HashMap::new(),
             by_ranks: HashMap::new(),
+            roots: Vec::new(),
         };
         // Decision 0 is what a path gets that no rule covers.
         builder.decision(NO_RANKS, true);
@@ -140,7 +145,7 @@ impl<'a> Builder<'a> {
         let mut path_starts = Vec::with_capacity(self.candidates.classes);
         for class in 0..self.candidates.classes as u32 {
             let nodes = self.closed(&self.nfa.path_roots[class as usize]);
-            // The start is the root directory, and nothing leads back to it: so it has a label of its own.
+            // The root's slash leads to a state that nothing else leads to: there the root itself is decided.
             let mut ranks = NO_RANKS;
             for &index in &at_root {
                 let candidate = &self.candidates.paths[index];
@@ -152,8 +157,9 @@ impl<'a> Builder<'a> {
                     }
                 }
             }
-            let label = Label::Decision(self.decision(ranks, true));
-            path_starts.push(self.add(Domain::Paths, &nodes, label)?);
+            let root = Label::Root(self.decision(ranks, true));
+            path_starts.push(self.add(Domain::Paths, &nodes, Label::Decision(0))?);
+            self.roots.push(root);
         }
         let mut name_starts = Vec::new();
         if self.nfa.has_names {
@@ -220,7 +226,10 @@ impl<'a> Builder<'a> {
             self.rows.resize(row + nfa.classes, default);
             if !named.iter().any(|&(class, _)| class == slash) {
                 next.clone_from(&everywhere);
-                let target = self.go(domain, &mut next)?;
+                let target = match self.roots.get(state) {
+                    Some(&label) => self.enter_root(&mut next, label)?,
+                    None => self.go(domain, &mut next)?,
+                };
                 self.rows[row + usize::from(slash) - abi::ROW_FIRST_CLASS as usize] = target;
             }
             for group in named.chunk_by(|a, b| a.0 == b.0) {
@@ -229,13 +238,24 @@ impl<'a> Builder<'a> {
                 for &(_, target) in group {
                     next.extend_from_slice(nfa.closure(target));
                 }
-                let target = self.go(domain, &mut next)?;
+                let target = match self.roots.get(state) {
+                    Some(&label) if class == slash => self.enter_root(&mut next, label)?,
+                    _ => self.go(domain, &mut next)?,
+                };
                 self.rows[row + usize::from(class) - abi::ROW_FIRST_CLASS as usize] = target;
             }
             self.steps += (nfa.classes / 8) as u64;
             state += 1;
         }
         Ok(())
+    }
+
+    /// The state after the root's slash, apart from all others.
+    fn enter_root(&mut self, nodes: &mut Vec<u32>, label: Label) -> Result<u32, Over> {
+        nodes.sort_unstable();
+        nodes.dedup();
+        self.prune(nodes);
+        self.add(Domain::Paths, nodes, label)
     }
 
     /// The state of these nodes, after taking away what cannot matter any more.

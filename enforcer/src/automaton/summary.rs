@@ -60,7 +60,8 @@ pub(super) fn summarise(minimal: &Minimal, decisions: &[abi::Decision], candidat
                 let decision = &decisions[*id as usize];
                 blocks(decision) | if by_rule(decision) { RULE_BIT } else { 0 }
             }
-            Label::Source(_) => 0,
+            // Not below anything; what is below it is asked for right after its slash.
+            Label::Root(_) | Label::Source(_) => 0,
         })
         .collect();
     // For each state, over what can follow: within or after a name, and right after a slash, where a name must begin.
@@ -87,7 +88,11 @@ pub(super) fn summarise(minimal: &Minimal, decisions: &[abi::Decision], candidat
     }
     let lost = let_through_by_name(candidates);
     let below = |of: &[u32]| -> Vec<u32> {
-        (0..states).map(|state| of[minimal.row(state as u32)[minimal.slash] as usize]).collect()
+        let after_slash = |state: usize| match minimal.labels[state] {
+            Label::Root(_) => state,
+            Label::Decision(_) | Label::Source(_) => minimal.row(state as u32)[minimal.slash] as usize,
+        };
+        (0..states).map(|state| of[after_slash(state)]).collect()
     };
     let (any, mut all) = (below(&any_slash), below(&all_slash));
     all.iter_mut().for_each(|bits| *bits &= !lost);

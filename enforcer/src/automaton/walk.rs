@@ -74,8 +74,11 @@ impl<'a> View<'a> {
         if by_name.rank < by_path.rank { by_name } else { by_path }
     }
 
-    /// Component by component, as the kernel meets them. The root has none.
+    /// Component by component, as the kernel meets them. The root has none, and is its slash.
     fn walk(&self, start: u32, path: &[u8]) -> u32 {
+        if path == b"/" {
+            return self.step(start, b'/');
+        }
         let mut state = start;
         for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             if state >= self.set.sink {
