@@ -189,7 +189,7 @@ enum pc_op {
 	PC_OP_BPF = 96, PC_OP_URING_CREDS,
 };
 
-#define PC_PATH_MAX 4096u
+#define PC_PATH_MAX 3072u
 
 /* Followed by path_len bytes of path (not terminated; the last PC_PATH_MAX-1 bytes where it is longer, then path_cut). */
 struct pc_event {

@@ -18,10 +18,7 @@
 /* Mounts of the kernel's own (pipes, memfds, the layers of an overlay) carry MNT_NS_INTERNAL, an error pointer. */
 static __always_inline bool internal_mount(struct vfsmount *mnt)
 {
-	struct mount *m = (struct mount *)mount_of(mnt);
-	u64 ns = read_u64((u64)m + bpf_core_field_offset(struct mount, mnt_ns));
-
-	return ns >= (u64)-4095;
+	return peek(field_address(struct mount, mnt_ns, mount_of(mnt))) >= (u64)-4095;
 }
 
 /* The file system that holds our pins is nobody's business inside a container, whatever its policy. */

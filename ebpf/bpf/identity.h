@@ -94,7 +94,7 @@ static __always_inline int label(struct task_struct *task)
 
 /* ---- working memory --------------------------------------------------------------------------------------------------- */
 
-/* Returns the index of a free scratch of this CPU, or -1. */
+/* Returns the index of a free scratch of this CPU, else the task's own, or -1 where there is no memory for that. */
 static __always_inline int claim(void)
 {
 	u32 base = bpf_get_smp_processor_id() * PC_SCRATCH_PER_CPU;
@@ -106,6 +106,8 @@ static __always_inline int claim(void)
 		if (s && !__sync_val_compare_and_swap(&s->busy, 0, 1))
 			return base + i;
 	}
+	if (bpf_task_storage_get(&pc_own_scratch, bpf_get_current_task_btf(), NULL, BPF_LOCAL_STORAGE_GET_F_CREATE))
+		return PC_SCRATCH_OWN;
 	return -1;
 }
 

@@ -32,12 +32,14 @@ struct pc_component {
  * Deepest path that is followed. Deeper ones are unresolvable and denied where names matter: bounded work, no truncation
  * (a truncated path is a way to look like another one).
  */
-#define PC_MAX_DEPTH 512u
+#define PC_MAX_DEPTH 256u
 #define PC_NAME_MAX 255u
 
 /*
  * Working memory of one decision. Not a per-CPU array: BPF LSM programs can be preempted by another task's on the same CPU
- * (there is no recursion guard for them, kernel/bpf/trampoline.c), so each CPU has several and a decision claims one.
+ * (there is no recursion guard for them, kernel/bpf/trampoline.c). So each CPU has several and a decision claims one; where
+ * many tasks were preempted within a decision (an attacker's SCHED_IDLE threads can be held there for long), a task gets one
+ * of its own, in task storage. Less than 8 KiB: the most that the kernel allocates without sleeping (mm/slub.c, kmalloc_nolock).
  */
 struct pc_scratch {
 	u32 busy;
@@ -82,12 +84,21 @@ struct pc_scratch {
 	u32 slash;
 	u32 pad;
 	struct pc_component chain[PC_MAX_DEPTH];
-	u8 name_bytes[PC_NAME_MAX + 9]; /* a multiple of 8 */
 	struct pc_event event;
-	u8 text[PC_PATH_MAX + 512];
+	u8 text[PC_PATH_MAX + PC_NAME_MAX + 1]; /* behind the event; while names are matched, one that was copied */
 };
 
+_Static_assert(sizeof(struct pc_scratch) <= 8192 - 256, "a scratch must fit kmalloc with its storage element");
+
 #define PC_SCRATCH_PER_CPU 4u
+#define PC_SCRATCH_OWN 0x40000000 /* as an index: the calling task's own */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct pc_scratch);
+} pc_own_scratch SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);

@@ -50,6 +50,8 @@
 
 static __always_inline struct pc_scratch *scratch_at(u32 id)
 {
+	if (id == PC_SCRATCH_OWN)
+		return bpf_task_storage_get(&pc_own_scratch, bpf_get_current_task_btf(), NULL, 0);
 	return bpf_map_lookup_elem(&pc_scratch, &id);
 }
 
@@ -90,9 +92,9 @@ static __always_inline u64 read_u64(u64 address)
  * The word at an address, as a number. Reading a pointer through its own type would give the verifier a different state for
  * each way that leads to it.
  */
-static __always_inline u64 peek(u64 address)
+static __always_inline u64 peek_by(bool cast, u64 address)
 {
-	if (pc_ladder == 1) {
+	if (cast) {
 		struct qstr *word = rdonly_cast(struct qstr, address);
 
 		return word->hash_len;
@@ -100,9 +102,14 @@ static __always_inline u64 peek(u64 address)
 	return read_u64(address);
 }
 
-static __always_inline void peek_name(struct pc_component *slot, u64 address)
+static __always_inline u64 peek(u64 address)
 {
-	if (pc_ladder == 1) {
+	return peek_by(pc_ladder == 1, address);
+}
+
+static __always_inline void peek_name(bool cast, struct pc_component *slot, u64 address)
+{
+	if (cast) {
 		struct qstr *name = rdonly_cast(struct qstr, address);
 
 		slot->name = (u64)name->name;
@@ -125,7 +132,7 @@ struct climb {
 	u32 outcome;
 };
 
-static __always_inline void climb_one(struct pc_scratch *s, struct climb *c)
+static __always_inline void climb_one(bool cast, struct pc_scratch *s, struct climb *c)
 {
 	u64 parent, above;
 
@@ -134,20 +141,20 @@ static __always_inline void climb_one(struct pc_scratch *s, struct climb *c)
 	} else if (c->depth >= PC_MAX_DEPTH) {
 		c->outcome = PC_PATH_DEEP;
 	} else if (c->dentry == c->mount_root) {
-		above = peek(field_address(struct mount, mnt_parent, c->mount));
+		above = peek_by(cast, field_address(struct mount, mnt_parent, c->mount));
 		if (above == c->mount || !above) {
 			c->outcome = PC_PATH_OUTSIDE;
 		} else {
-			c->dentry = peek(field_address(struct mount, mnt_mountpoint, c->mount));
+			c->dentry = peek_by(cast, field_address(struct mount, mnt_mountpoint, c->mount));
 			c->mount = above;
-			c->mount_root = peek(field_address(struct mount, mnt.mnt_root, above));
+			c->mount_root = peek_by(cast, field_address(struct mount, mnt.mnt_root, above));
 		}
 	} else {
-		parent = peek(field_address(struct dentry, d_parent, c->dentry));
+		parent = peek_by(cast, field_address(struct dentry, d_parent, c->dentry));
 		if (parent == c->dentry || !parent) {
 			c->outcome = PC_PATH_OUTSIDE;
 		} else {
-			peek_name(&s->chain[bounded(c->depth, PC_MAX_DEPTH - 1)], field_address(struct dentry, d_name, c->dentry));
+			peek_name(cast, &s->chain[bounded(c->depth, PC_MAX_DEPTH - 1)], field_address(struct dentry, d_name, c->dentry));
 			c->dentry = parent;
 			c->depth += 1;
 		}
@@ -170,11 +177,12 @@ static long climb_step(u32 index, struct pc_scratch **context)
 		.root = s->root,
 		.depth = s->depth,
 	};
+	bool cast = pc_ladder == 1; /* read once: each look at it is a load */
 	int i;
 
 #pragma unroll
 	for (i = 0; i < PC_CLIMB_STRIDE; i++) {
-		climb_one(s, &c);
+		climb_one(cast, s, &c);
 		if (c.outcome)
 			break;
 	}
@@ -206,9 +214,15 @@ struct matching {
 	struct pc_segment *segment;
 };
 
-static __always_inline u32 advance(struct pc_segment *segment, u32 classes, u32 state, u32 byte)
+/* The 256 byte classes of a set. They begin at a multiple of PC_SET_ALIGN, so a mask keeps all of them inside the segment. */
+static __always_inline const u8 *classes_at(struct pc_segment *segment, u32 offset)
 {
-	return word_at(segment, state + byte_at(segment, classes + byte));
+	return (u8 *)segment->words + bounded(offset, PC_SEGMENT_BYTES - PC_SET_ALIGN);
+}
+
+static __always_inline u32 advance(struct pc_segment *segment, const u8 *classes, u32 state, u64 byte)
+{
+	return word_at(segment, state + classes[bounded(byte, 0xff)]);
 }
 
 struct walk {
@@ -220,9 +234,10 @@ struct walk {
 };
 
 /* Up to eight bytes of a name. Returns true when the walk has ended. */
-static __always_inline bool match_eight(struct pc_scratch *s, struct pc_segment *segment, struct walk *w)
+static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct pc_segment *segment, struct walk *w)
 {
-	u32 state = w->state, classes = s->classes, left;
+	const u8 *classes = classes_at(segment, s->classes);
+	u32 state = w->state, left;
 	u64 word;
 
 	if (!w->left) { /* a component begins: its slash */
@@ -236,18 +251,18 @@ static __always_inline bool match_eight(struct pc_scratch *s, struct pc_segment 
 		w->left = c->len;
 		w->offset = 0;
 		state = word_at(segment, state + s->slash);
-		if (pc_ladder != 1)
-			bpf_probe_read_kernel(s->name_bytes, bounded(c->len, PC_NAME_MAX), (void *)c->name);
+		if (!cast)
+			bpf_probe_read_kernel(s->text, bounded(c->len, PC_NAME_MAX), (void *)c->name);
 	}
-	if (pc_ladder == 1)
-		word = peek(w->name + w->offset);
+	if (cast)
+		word = peek_by(cast, w->name + w->offset);
 	else
-		word = *(u64 *)(s->name_bytes + bounded(w->offset, 0xf8));
+		word = *(u64 *)(s->text + bounded(w->offset, 0xf8));
 	left = w->left;
 
 #define ONE_BYTE(n)                                                                                                      \
 	if (left > n) {                                                                                                  \
-		state = advance(segment, classes, state, (u32)(word >> (8 * n)) & 0xff);
+		state = advance(segment, classes, state, word >> (8 * n));
 	ONE_BYTE(0) ONE_BYTE(1) ONE_BYTE(2) ONE_BYTE(3) ONE_BYTE(4) ONE_BYTE(5) ONE_BYTE(6) ONE_BYTE(7)
 	}}}}}}}}
 #undef ONE_BYTE
@@ -264,12 +279,13 @@ static long match_step(u32 index, struct matching *m)
 {
 	struct pc_scratch *s = m->scratch;
 	struct walk w = { .name = s->name, .left = s->name_len, .offset = s->offset, .state = s->state, .at = s->at };
+	bool cast = pc_ladder == 1;
 	long ended = 0;
 	int i;
 
 #pragma unroll
 	for (i = 0; i < PC_MATCH_STRIDE; i++) {
-		if (match_eight(s, m->segment, &w)) {
+		if (match_eight(cast, s, m->segment, &w)) {
 			ended = 1;
 			break;
 		}
@@ -306,7 +322,7 @@ static long name_step(u32 index, struct matching *m)
 
 	if (offset >= s->name_len)
 		return 1;
-	s->state = advance(m->segment, s->classes, s->state, s->name_bytes[bounded(offset, 0xff)]);
+	s->state = advance(m->segment, classes_at(m->segment, s->classes), s->state, s->text[bounded(offset, 0xff)]);
 	s->offset = offset + 1;
 	return 0;
 }
@@ -327,7 +343,7 @@ __attribute__((noinline)) int pc_match_name(u32 id)
 	len = bounded(s->chain[0].len, PC_NAME_MAX);
 	if (!s->depth)
 		len = 0;
-	bpf_probe_read_kernel(s->name_bytes, len, (void *)s->chain[0].name);
+	bpf_probe_read_kernel(s->text, len, (void *)s->chain[0].name);
 	s->name_len = len;
 	s->offset = 0;
 	bpf_loop(PC_NAME_MAX, name_step, &m, 0);
@@ -346,18 +362,18 @@ static long text_step(u32 index, struct total *t)
 {
 	struct pc_scratch *s = t->scratch;
 	struct pc_component *c;
+	u64 end = s->length;
 	u32 len;
 
-	if (!s->at)
+	asm volatile("" : "+r"(end)); /* one register that is compared and then used */
+	if (!s->at || end >= PC_PATH_MAX)
 		return 1;
 	s->at -= 1;
 	c = &s->chain[bounded(s->at, PC_MAX_DEPTH - 1)];
 	len = bounded(c->len, PC_NAME_MAX);
-	if (s->length + len + 1 > PC_PATH_MAX)
-		return 1;
-	s->text[bounded(s->length, PC_PATH_MAX - 1)] = '/';
-	bpf_probe_read_kernel(&s->text[bounded(s->length + 1, PC_PATH_MAX - 1)], len, (void *)c->name);
-	s->length += len + 1;
+	s->text[end] = '/';
+	bpf_probe_read_kernel(&s->text[end + 1], len, (void *)c->name);
+	s->length = end + len + 1;
 	return 0;
 }
 

@@ -345,7 +345,7 @@ pub mod op {
 }
 
 /// Longest path in an event, with its terminator in the kernel; an event carries one byte less at most.
-pub const PATH_MAX: u32 = 4096;
+pub const PATH_MAX: u32 = 3072;
 
 /// Header of an event; [`Event::path_len`] bytes of path follow it, not terminated.
 #[repr(C)]

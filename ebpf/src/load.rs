@@ -17,11 +17,12 @@ use crate::programs::{Attach, Host, Ladder, Program, programs};
 use crate::{Error, probe, sys};
 
 /// The maps, all pinned by their names.
-pub(crate) const MAPS: [&str; 10] = [
+pub(crate) const MAPS: [&str; 11] = [
     "pc_alerts",
     "pc_cgroups",
     "pc_config",
     "pc_fresh_sb",
+    "pc_own_scratch",
     "pc_scratch",
     "pc_segments",
     "pc_sets",
