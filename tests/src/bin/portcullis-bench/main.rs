@@ -1,7 +1,9 @@
 //! What a decision costs on this machine: the kernel's own functions, run by `BPF_PROG_TEST_RUN`, beside the usual way.
+//! With `--guest OPS`, what system calls cost in a virtual machine.
 //!
-//! Prints tables on stdout and, with `--json FILE`, appends one line for each number. `hack/bench native` calls it.
+//! Prints tables on stdout and, with `--json FILE`, appends one line for each number. `hack/bench` calls it.
 
+mod guest;
 mod paths;
 mod report;
 mod rules;
@@ -14,7 +16,7 @@ use portcullis_ebpf::Ladder;
 use portcullis_ebpf::bench::{Bench, Mode};
 use portcullis_enforcer::automaton::{Budget, Compiled, compile};
 
-use report::{Gate, Report};
+use report::{Gate, Guest, Report};
 use rules::Mix;
 
 /// Rules in a set.
@@ -41,6 +43,10 @@ struct Args {
     /// Exit with 1 when a number is over its limit.
     #[arg(long)]
     gate: bool,
+    /// In a virtual machine that counts instructions: the cost of system calls, by this measuring program (tests/bench/ops.c).
+    /// Loads and unloads the kernel programs: not for a machine that is in use.
+    #[arg(long, value_name = "OPS")]
+    guest: Option<std::path::PathBuf>,
     /// Append a JSON line for each number to this file.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
@@ -48,7 +54,13 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match measure(&args) {
+    let kept = match &args.guest {
+        Some(ops) => {
+            Guest::open(args.json.as_deref()).map_err(Failure::from).and_then(|mut report| guest::measure(ops, &mut report))
+        }
+        None => measure(&args),
+    };
+    match kept {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(u8::from(args.gate)),
         Err(error) => {
@@ -58,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-type Failure = Box<dyn std::error::Error>;
+pub(crate) type Failure = Box<dyn std::error::Error>;
 
 /// A compiled set, or why there is none.
 struct Set {

@@ -6,9 +6,12 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use portcullis_ebpf::ProgramInfo;
 use portcullis_ebpf::bench::Loaded;
 use portcullis_enforcer::automaton::Compiled;
 use serde_json::{Value, json};
+
+use crate::guest::Costs;
 
 struct Number {
     what: &'static str,
@@ -18,9 +21,26 @@ struct Number {
     ns: f64,
 }
 
+/// Where lines for machines go.
+struct Lines(Option<File>);
+
+impl Lines {
+    fn open(json: Option<&Path>) -> io::Result<Lines> {
+        json.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose().map(Lines)
+    }
+
+    fn write(&mut self, value: &Value) {
+        if let Some(file) = &mut self.0
+            && let Err(error) = writeln!(file, "{value}")
+        {
+            eprintln!("portcullis-bench: a result could not be written: {error}");
+        }
+    }
+}
+
 /// All numbers so far.
 pub(crate) struct Report {
-    json: Option<File>,
+    json: Lines,
     numbers: Vec<Number>,
 }
 
@@ -34,16 +54,7 @@ pub(crate) struct Gate {
 
 impl Report {
     pub(crate) fn open(json: Option<&Path>) -> io::Result<Report> {
-        let json = json.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
-        Ok(Report { json, numbers: Vec::new() })
-    }
-
-    fn line(&mut self, value: &Value) {
-        if let Some(file) = &mut self.json
-            && let Err(error) = writeln!(file, "{value}")
-        {
-            eprintln!("portcullis-bench: a result could not be written: {error}");
-        }
+        Ok(Report { json: Lines::open(json)?, numbers: Vec::new() })
     }
 
     pub(crate) fn compiled(&mut self, rules: usize, time: Duration, compiled: &Result<Compiled, String>) {
@@ -57,28 +68,26 @@ impl Report {
                     stats.classes,
                     stats.bytes / 1024
                 );
-                self.line(&json!({"bench": "compile", "rules": rules, "ms": ms, "states": stats.states,
+                self.json.write(&json!({"bench": "compile", "rules": rules, "ms": ms, "states": stats.states,
                     "states_built": stats.states_built, "classes": stats.classes, "bytes": stats.bytes}));
             }
             Err(reason) => {
                 println!("compile {rules:>6} rules: {ms:>9.2} ms, refused: {reason}");
-                self.line(&json!({"bench": "compile", "rules": rules, "ms": ms, "refused": reason}));
+                self.json.write(&json!({"bench": "compile", "rules": rules, "ms": ms, "refused": reason}));
             }
         }
     }
 
     pub(crate) fn loaded(&mut self, ladder: &str, cost: &Loaded) {
         let ms = cost.time.as_secs_f64() * 1e3;
-        println!(
-            "load ({ladder}): {} instructions verified, {} after, {ms:.1} ms",
-            cost.verified_insns, cost.xlated_insns
-        );
-        self.line(&json!({"bench": "load", "ladder": ladder, "verified_insns": cost.verified_insns,
+        println!("load ({ladder}): {} instructions verified, {} after, {ms:.1} ms", cost.verified_insns, cost.xlated_insns);
+        self.json.write(&json!({"bench": "load", "ladder": ladder, "verified_insns": cost.verified_insns,
             "xlated_insns": cost.xlated_insns, "ms": ms}));
     }
 
     pub(crate) fn add(&mut self, what: &'static str, ladder: &'static str, rules: usize, bytes: usize, ns: f64) {
-        self.line(&json!({"bench": "native", "what": what, "ladder": ladder, "rules": rules, "path_bytes": bytes, "ns": ns}));
+        self.json
+            .write(&json!({"bench": "native", "what": what, "ladder": ladder, "rules": rules, "path_bytes": bytes, "ns": ns}));
         self.numbers.push(Number { what, ladder, rules, bytes, ns });
     }
 
@@ -132,3 +141,69 @@ pub(crate) fn gates(gates: &[Gate]) -> bool {
     }
     kept
 }
+
+/// The table of a virtual machine.
+pub(crate) struct Guest {
+    json: Lines,
+    kernel: String,
+    rows: Vec<(String, Costs, Option<Costs>)>,
+}
+
+impl Guest {
+    pub(crate) fn open(json: Option<&Path>) -> io::Result<Guest> {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        Ok(Guest { json: Lines::open(json)?, kernel: release.trim().to_owned(), rows: Vec::new() })
+    }
+
+    pub(crate) fn kernel(&mut self, programs: &[ProgramInfo], memory: u64, load_ms: f64) {
+        let sum = |of: fn(&ProgramInfo) -> u32| programs.iter().map(|p| u64::from(of(p))).sum::<u64>();
+        let (xlated, verified) = (sum(|p| p.xlated_insns), sum(|p| p.verified_insns));
+        let most = programs.iter().max_by_key(|p| p.verified_insns);
+        println!(
+            "{} programs: {xlated} instructions, {verified} verified (most: {}), loaded in {load_ms:.0} ms of guest time; maps {} KiB",
+            programs.len(),
+            most.map_or_else(String::new, |p| format!("{} {}", p.name, p.verified_insns)),
+            memory / 1024
+        );
+        self.json.write(&json!({"bench": "programs", "kernel": self.kernel, "programs": programs.len(), "xlated_insns": xlated,
+            "verified_insns": verified, "load_ms": load_ms, "maps_bytes": memory}));
+    }
+
+    pub(crate) fn add(&mut self, state: &str, base: Option<&Costs>, costs: &Costs) {
+        for (operation, instructions) in costs {
+            let added = base.and_then(|base| base.get(operation)).map(|base| instructions - base);
+            self.json.write(&json!({"bench": "vm", "kernel": self.kernel, "state": state, "operation": operation,
+                "instructions": instructions, "added": added}));
+        }
+        self.rows.push((state.to_owned(), costs.clone(), base.cloned()));
+    }
+
+    pub(crate) fn skip(&mut self, state: &str, reason: &str) {
+        println!("skipped: {state}: {}", reason.trim());
+        self.json.write(&json!({"bench": "vm", "kernel": self.kernel, "state": state, "skipped": reason}));
+    }
+
+    pub(crate) fn end(&self) {
+        println!("\nguest instructions, Linux {}", self.kernel);
+        print!("{:<28}", "");
+        for operation in OPERATIONS {
+            print!("{operation:>24}");
+        }
+        println!();
+        for (state, costs, base) in &self.rows {
+            print!("{state:<28}");
+            for operation in OPERATIONS {
+                let Some(cost) = costs.get(operation) else { continue };
+                let text = match base.as_ref().and_then(|base| base.get(operation)) {
+                    Some(base) => format!("{cost:.0} ({:+.0}, {:.2}x)", cost - base, cost / base),
+                    None => format!("{cost:.0}"),
+                };
+                print!("{text:>24}");
+            }
+            println!();
+        }
+        println!();
+    }
+}
+
+const OPERATIONS: [&str; 6] = ["open64", "open12", "stat64", "write1", "create_unlink", "fork_exec"];

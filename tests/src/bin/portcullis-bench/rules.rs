@@ -12,9 +12,30 @@ pub(crate) const WAY_PATH_MAX: usize = 256;
 
 const TOPS: [&str; 8] = ["/etc", "/usr/lib", "/usr/share", "/var/lib", "/opt", "/srv", "/home", "/usr/local/lib"];
 const NAMES: [&str; 24] = [
-    "nginx", "python3", "postgresql", "config", "ssl", "certs", "x86_64-linux-gnu", "systemd", "cache", "releases", "current",
-    "node_modules", "app", "data", "site-packages", "security", "passwd", "secrets", "templates", "static", "bin", "modules",
-    "private", "backup",
+    "nginx",
+    "python3",
+    "postgresql",
+    "config",
+    "ssl",
+    "certs",
+    "x86_64-linux-gnu",
+    "systemd",
+    "cache",
+    "releases",
+    "current",
+    "node_modules",
+    "app",
+    "data",
+    "site-packages",
+    "security",
+    "passwd",
+    "secrets",
+    "templates",
+    "static",
+    "bin",
+    "modules",
+    "private",
+    "backup",
 ];
 
 /// A set and what of it the comparison can hold.
@@ -51,6 +72,17 @@ impl Dice {
         }
         path
     }
+}
+
+/// The same with a quarter of the rules about executions, but for those of `measured`.
+pub(crate) fn mixed(count: usize, measured: &[Vec<u8>]) -> Mix {
+    let mut mix = mix(count, measured);
+    for rule in mix.set.rules.iter_mut().skip(measured.len()).step_by(4) {
+        let rule = Arc::make_mut(rule);
+        rule.class = Class::Process;
+        rule.read_only = false;
+    }
+    mix
 }
 
 /// A set of that many rules. Each of `measured` has a rule of its own, for otherwise a walk would end where no rule goes on.

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What system calls cost: prints "NAME NANOSECONDS" for each operation, without the clock's own part. Of many batches the first
+ * quartile counts: what else the machine does can only add. Under `hack/vm run --icount` a nanosecond is a guest instruction.
+ *
+ *   ops PATH64 PATH12     two files; beside PATH12 there is room for more.
+ *   true                 (the same program under this name) ends at once: /true is what is executed
+ *
+ * With OPS_PROFILE set it first changes to that AppArmor profile. The kernel lets nobody but the opener write to the file.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BATCHES 41
+#define BATCH 16
+
+static const char *path64, *path12;
+static char fresh[4096], data[4096];
+static int descriptor;
+
+static void fail(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static void nothing(void)
+{
+}
+
+static void open_close(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		fail(path);
+	close(fd);
+}
+
+static void open_long(void)
+{
+	open_close(path64);
+}
+
+static void open_short(void)
+{
+	open_close(path12);
+}
+
+static void write1(void)
+{
+	if (pwrite(descriptor, "x", 1, 0) != 1)
+		fail("pwrite");
+}
+
+static void stat_long(void)
+{
+	struct stat s;
+
+	if (stat(path64, &s))
+		fail("stat");
+}
+
+static void create_unlink(void)
+{
+	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		fail(fresh);
+	close(fd);
+	if (unlink(fresh))
+		fail("unlink");
+}
+
+static void fork_exec(void)
+{
+	char *const arguments[] = { "/true", NULL };
+	char *const environment[] = { NULL };
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		execve("/true", arguments, environment);
+		_exit(127);
+	}
+	if (child < 0 || waitpid(child, &status, 0) != child || status)
+		fail("fork and exec");
+}
+
+static long long now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	long long x = *(const long long *)a, y = *(const long long *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* First quartile of BATCHES, each of `batch` operations. */
+static double quartile(void (*operation)(void), int batch)
+{
+	static long long times[BATCHES];
+	int i, j;
+
+	for (i = 0; i < BATCHES; i++) {
+		long long begun = now();
+
+		for (j = 0; j < batch; j++)
+			operation();
+		times[i] = now() - begun;
+	}
+	qsort(times, BATCHES, sizeof(times[0]), ascending);
+	return (double)times[BATCHES / 4] / batch;
+}
+
+static void tell(const char *name, void (*operation)(void), int batch)
+{
+	double harness = quartile(nothing, batch);
+
+	quartile(operation, 1); /* caches, lazily bound pages */
+	printf("%s %.0f\n", name, quartile(operation, batch) - harness);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	const char *profile = getenv("OPS_PROFILE");
+
+	if (argc == 1 && !strcmp(argv[0], "/true"))
+		return 0;
+	if (argc != 3) {
+		fprintf(stderr, "usage: ops PATH64 PATH12\n");
+		return 2;
+	}
+	if (profile) {
+		char request[256];
+		int length = snprintf(request, sizeof(request), "changeprofile %s", profile);
+		int fd = open("/proc/self/attr/apparmor/current", O_WRONLY | O_CLOEXEC);
+
+		if (fd < 0 || write(fd, request, length) != length)
+			fail("changeprofile");
+		close(fd);
+	}
+	path64 = argv[1];
+	path12 = argv[2];
+	snprintf(fresh, sizeof(fresh), "%s.new", path12);
+	snprintf(data, sizeof(data), "%s.data", path12);
+	descriptor = open(data, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (descriptor < 0)
+		fail(data);
+	tell("open64", open_long, BATCH);
+	tell("open12", open_short, BATCH);
+	tell("write1", write1, BATCH);
+	tell("stat64", stat_long, BATCH);
+	tell("create_unlink", create_unlink, BATCH);
+	tell("fork_exec", fork_exec, 4);
+	return 0;
+}
