@@ -10,7 +10,7 @@
  *   portcullis-attack --loop            attacks by the plain names until its input ends; answers "TRIED n" at the end
  *   portcullis-attack --serve SOCKET F  the helper outside: hands out descriptors of F... over a unix socket
  *
- * Answers: "ESCAPED NAME read exec change other" or "HELD NAME ERRNO STEP".
+ * Answers: "ESCAPED NAME read exec change other (ERRNO STEP)", with the first refusal all the same, or "HELD NAME ERRNO STEP".
  */
 #include "attack.h"
 
@@ -332,9 +332,10 @@ static int run(const char *name)
 	if (marked())
 		escaped(ESCAPED_EXEC);
 	if (record->escaped)
-		printf("ESCAPED %s%s%s%s%s\n", name, record->escaped & ESCAPED_READ ? " read" : "",
+		printf("ESCAPED %s%s%s%s%s (%s %s)\n", name, record->escaped & ESCAPED_READ ? " read" : "",
 		       record->escaped & ESCAPED_EXEC ? " exec" : "", record->escaped & ESCAPED_CHANGE ? " change" : "",
-		       record->escaped & ESCAPED_OTHER ? " other" : "");
+		       record->escaped & ESCAPED_OTHER ? " other" : "",
+		       record->error ? strerrorname_np(record->error) : "no error", record->step);
 	else if (tenths == seconds * 20)
 		printf("HELD %s ETIMEDOUT %s\n", name, record->step);
 	else

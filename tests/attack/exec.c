@@ -72,23 +72,6 @@ static void loader(void)
 	held_as(ENOENT, "no loader in the image");
 }
 
-/* The program's segments are mapped by hand, as a loader written by the attacker would. */
-static void map_code(void)
-{
-	int fd = open(DYN, O_RDONLY | O_CLOEXEC); /* no rule forbids to read it */
-	void *page;
-
-	if (fd < 0) {
-		held("open for reading");
-		return;
-	}
-	page = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
-	if (page != MAP_FAILED)
-		escaped(ESCAPED_EXEC);
-	else
-		held("mmap(PROT_EXEC)");
-}
-
 static void memory_of(const char *program)
 {
 	int fd = memfd_create("m", 0), in = open(program, O_RDONLY | O_CLOEXEC);
@@ -278,7 +261,6 @@ const struct attack exec_attacks[] = {
 	{ "script", script, 0 },
 	{ "script-nested", script_nested, 0 },
 	{ "loader", loader, 0 },
-	{ "map-code", map_code, 0 },
 	{ "memfd", memfd_denied, 0 },
 	{ "exec-descriptor", by_descriptor, 0 },
 	{ "exec-directory", by_directory, 0 },

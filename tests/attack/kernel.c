@@ -15,22 +15,50 @@ static int bpf(int command, union bpf_attr *attr)
 	return (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
 }
 
-static int ours(int fd)
+/* Maps and programs of Portcullis have names of their own. */
+static int is_ours(int fd, int program)
 {
-	struct bpf_map_info info;
+	struct bpf_map_info map;
+	struct bpf_prog_info prog;
 	union bpf_attr attr;
 
-	memset(&info, 0, sizeof(info));
+	memset(&map, 0, sizeof(map));
+	memset(&prog, 0, sizeof(prog));
 	memset(&attr, 0, sizeof(attr));
 	attr.info.bpf_fd = (uint32_t)fd;
-	attr.info.info_len = sizeof(info);
-	attr.info.info = (uint64_t)(uintptr_t)&info;
+	attr.info.info_len = program ? sizeof(prog) : sizeof(map);
+	attr.info.info = (uint64_t)(uintptr_t)(program ? (void *)&prog : (void *)&map);
 	if (bpf(BPF_OBJ_GET_INFO_BY_FD, &attr))
 		return 0;
-	return !strncmp(info.name, MAP_PREFIX, strlen(MAP_PREFIX));
+	return !strncmp(program ? prog.name : map.name, MAP_PREFIX, strlen(MAP_PREFIX));
 }
 
-static void each_id(int next, int get, int check)
+static void check_map(int fd)
+{
+	if (is_ours(fd, 0))
+		escaped(ESCAPED_OTHER);
+}
+
+static void check_program(int fd)
+{
+	if (is_ours(fd, 1))
+		escaped(ESCAPED_OTHER);
+}
+
+/* A descriptor of a link is nothing yet; to detach it, or to put another program in its place, would end enforcement. */
+static void check_link(int fd)
+{
+	union bpf_attr attr;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.link_detach.link_fd = (uint32_t)fd;
+	if (bpf(BPF_LINK_DETACH, &attr) == 0)
+		escaped(ESCAPED_OTHER);
+	else
+		held("BPF_LINK_DETACH");
+}
+
+static void each_id(int next, int get, void (*check)(int))
 {
 	union bpf_attr attr;
 	uint32_t id = 0;
@@ -54,29 +82,27 @@ static void each_id(int next, int get, int check)
 			held("BPF_*_GET_FD_BY_ID");
 			continue;
 		}
-		if (!check || ours(fd))
-			escaped(ESCAPED_OTHER);
+		check(fd);
 		close(fd);
 	}
 }
 
 static void maps_by_id(void)
 {
-	each_id(BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID, 1);
+	each_id(BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID, check_map);
 	held_as(ENOENT, "no such map");
 }
 
-/* Links that decide: detaching one would end enforcement. Only LSM links are counted. */
 static void links_by_id(void)
 {
-	each_id(BPF_LINK_GET_NEXT_ID, BPF_LINK_GET_FD_BY_ID, 0);
+	each_id(BPF_LINK_GET_NEXT_ID, BPF_LINK_GET_FD_BY_ID, check_link);
 	held_as(ENOENT, "no link");
 }
 
 static void programs_by_id(void)
 {
-	each_id(BPF_PROG_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID, 0);
-	held_as(ENOENT, "no program");
+	each_id(BPF_PROG_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID, check_program);
+	held_as(ENOENT, "no such program");
 }
 
 static void pins_in(const char *root)

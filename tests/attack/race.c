@@ -79,8 +79,10 @@ static void *mixed(void *index)
 
 		if (fd < 0) {
 			/* An open of the allowed file that fails is a wrong answer too. */
-			if (!denied)
+			if (!denied) {
+				held("open of the allowed file");
 				escaped(ESCAPED_OTHER);
+			}
 			continue;
 		}
 		if (denied)

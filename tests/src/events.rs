@@ -22,6 +22,8 @@ pub(crate) struct Events {
 pub(crate) struct Alert {
     /// `file`, `process`, `network`, `capability` …
     pub class: String,
+    /// What was tried.
+    pub operation: String,
     /// A path, `FAMILY,TYPE,PROTOCOL`, or a capability.
     pub object: String,
     /// The policy that decided.
@@ -66,6 +68,7 @@ impl Alert {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         Some(Self {
             class: text(&json["class"]),
+            operation: text(&json["operation"]),
             object: text(&json["object"]),
             policy: text(&json["policy"]),
             container: text(&json["container"]["id"]),

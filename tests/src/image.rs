@@ -60,6 +60,11 @@ pub(crate) fn busybox() -> Result<PathBuf> {
         .ok_or_else(|| Failure::io("busybox (install busybox-static)", std::io::Error::from(std::io::ErrorKind::NotFound)))
 }
 
+/// Whether the layout has a link at this path of the container.
+pub(crate) fn is_link(path: &[u8]) -> bool {
+    LINKS.iter().any(|(name, _)| path.strip_prefix(b"/") == Some(name.as_bytes()))
+}
+
 /// Makes a root file system at `root`, from nothing.
 pub(crate) fn make(root: &Path) -> Result<()> {
     guest::remove_tree(root)?;

@@ -12,26 +12,60 @@ use portcullis_policy::expectation::{FileCall, Op};
 use super::{Done, driver};
 use crate::events::Alert;
 
+/// Operations on two names.
+const TWO_NAMES: [&str; 2] = ["rename", "link"];
+
 /// What alerts are counted by: the kind of the object, and the object.
 type Key = (String, String);
 
 /// What is wrong, by the case's name.
 pub(super) fn judge(done: &[Done<'_>], alerts: &[Alert]) -> BTreeMap<String, String> {
+    let mut wrong = BTreeMap::new();
+    let alerts = alerts.iter().filter(|alert| alert.comm != driver::COMM);
+    let (of_two, of_one): (Vec<_>, Vec<_>) = alerts.partition(|alert| TWO_NAMES.contains(&alert.operation.as_str()));
     let mut raised: BTreeMap<Key, Vec<&Alert>> = BTreeMap::new();
-    for alert in alerts.iter().filter(|alert| alert.comm != driver::COMM) {
+    for alert in of_one {
         raised.entry((alert.class.clone(), alert.object.clone())).or_default().push(alert);
     }
     let mut groups: BTreeMap<Key, Vec<&Done<'_>>> = BTreeMap::new();
-    for done in done {
+    for done in done.iter().filter(|done| done.to.is_none()) {
         groups.entry(key_of_case(done)).or_default().push(done);
     }
-    let mut wrong = BTreeMap::new();
     for (key, group) in &groups {
         let found = raised.get(key).map(Vec::as_slice).unwrap_or_default();
         if let Some(why) = compare(group, found) {
             for done in group {
                 wrong.insert(done.case.name.clone(), why.clone());
             }
+        }
+    }
+    wrong.extend(compare_two_names(done, of_two));
+    wrong
+}
+
+/// Renames and links are told by the name that decided, the old one or the new: each case takes the first alert that could
+/// be its own, and what is left over once more belongs to none.
+fn compare_two_names(done: &[Done<'_>], mut alerts: Vec<&Alert>) -> BTreeMap<String, String> {
+    let mut wrong = BTreeMap::new();
+    let cases: Vec<&Done<'_>> = done.iter().filter(|done| done.to.is_some()).collect();
+    let fits = |done: &Done<'_>, alert: &Alert| {
+        alert.operation == done.case.op.name() && (alert.object == done.path || Some(&alert.object) == done.to.as_ref())
+    };
+    for done in cases.iter().filter(|done| done.case.expect != Verdict::Allow && counts(done)) {
+        let named = |alert: &Alert| done.case.rule.as_ref().is_none_or(|rule| *rule == alert.policy);
+        match alerts.iter().position(|alert| fits(done, alert) && named(alert)) {
+            Some(index) => drop(alerts.remove(index)),
+            None => {
+                wrong.insert(done.case.name.clone(), "no alert, or none by the expected policy".to_owned());
+            }
+        }
+    }
+    for done in cases.iter().filter(|done| done.case.expect == Verdict::Allow) {
+        let alerting = |other: &&&Done<'_>| other.case.expect != Verdict::Allow && other.path == done.path;
+        if let Some(alert) = alerts.iter().find(|alert| fits(done, alert))
+            && !cases.iter().any(|other| alerting(&other))
+        {
+            wrong.insert(done.case.name.clone(), format!("an alert where there should be none: {}", alert.line));
         }
     }
     wrong
@@ -60,7 +94,7 @@ fn counts(done: &Done<'_>) -> bool {
 /// Some calls are several operations to the kernel: a new file is made and opened, a socket is made and then used.
 fn most(op: &Op) -> usize {
     match op {
-        Op::File { call: FileCall::Create | FileCall::Rename | FileCall::Link, .. } => 2,
+        Op::File { call: FileCall::Create, .. } => 2,
         Op::Socket(..) => 3,
         Op::Capability(_) => 8,
         _ => 1,

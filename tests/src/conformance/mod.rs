@@ -104,6 +104,8 @@ struct Done<'a> {
     case: &'a Case,
     /// The path that the kernel comes to, through the links on its way.
     path: String,
+    /// The second one, where there are two.
+    to: Option<String>,
     free: Answer,
     under: Answer,
 }
@@ -233,11 +235,11 @@ impl Test<'_> {
         for (number, case) in cases.iter().enumerate() {
             let line = driver::line(number, case);
             tree.prepare(case)?;
-            let path = tree.real(&case.op)?;
+            let (path, to) = tree.real(&case.op)?;
             let without = driver::ask(&mut free, &line)?;
             tree.prepare(case)?;
             let under = driver::ask(&mut container.dialogue, &line)?;
-            done.push(Done { case, path, free: without, under });
+            done.push(Done { case, path, to, free: without, under });
         }
         free.close(START_LIMIT);
         // Before its end: then its records are gone, and with them the names in the alerts.

@@ -8,7 +8,7 @@ use portcullis_policy::expectation::{Case, Expectation, File, FileCall, FileKind
 
 use super::{driver, probe_at};
 use crate::guest::{self, Guest};
-use crate::{Failure, Result};
+use crate::{Failure, Result, image};
 
 /// What a container mounts over its root file system.
 pub(crate) const MOUNTED: &[&str] = &["/proc", "/sys", "/dev"];
@@ -69,16 +69,20 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Where the operation's path leads, as the container sees it; empty where it has none.
-    pub(crate) fn real(&self, op: &Op) -> Result<String> {
-        let (path, keep_last) = match op {
-            Op::File { call, path, .. } => (path, call.keeps_last_link()),
-            Op::Exec(path) | Op::ExecDeleted(path) => (path, false),
-            Op::Memfd | Op::Socket(..) | Op::Capability(_) => return Ok(String::new()),
+    /// Where the operation's paths lead, as the container sees them; empty where it has none.
+    pub(crate) fn real(&self, op: &Op) -> Result<(String, Option<String>)> {
+        let inside = |path: &[u8], keep_last: bool| -> Result<String> {
+            let path = self.resolve(path, keep_last)?;
+            let below = path.strip_prefix(&self.root).unwrap_or(&path);
+            Ok(format!("/{}", String::from_utf8_lossy(below.as_os_str().as_bytes())))
         };
-        let path = self.resolve(path, keep_last)?;
-        let below = path.strip_prefix(&self.root).unwrap_or(&path);
-        Ok(format!("/{}", String::from_utf8_lossy(below.as_os_str().as_bytes())))
+        Ok(match op {
+            Op::File { call, path, to } => {
+                (inside(path, call.keeps_last_link())?, to.as_ref().map(|to| inside(to, true)).transpose()?)
+            }
+            Op::Exec(path) | Op::ExecDeleted(path) => (inside(path, false)?, None),
+            Op::Memfd | Op::Socket(..) | Op::Capability(_) => (String::new(), None),
+        })
     }
 
     fn inside(&self, path: &[u8]) -> PathBuf {
@@ -173,6 +177,12 @@ impl<'a> Tree<'a> {
         self.files.iter().any(|file| file.path == path)
     }
 
+    /// Whether the document or the image's layout has a link at this path.
+    fn is_link(&self, path: &[u8]) -> bool {
+        let declared = |file: &File| file.path == path && matches!(file.kind, FileKind::Symlink(_));
+        self.files.iter().any(declared) || image::is_link(path)
+    }
+
     fn absent(&self, path: &[u8]) -> Result<()> {
         let path = self.resolve(path, true)?;
         if path == self.root { Ok(()) } else { guest::remove_tree(&path) }
@@ -187,6 +197,11 @@ impl<'a> Tree<'a> {
     fn present(&self, path: &[u8], executable: bool) -> Result<()> {
         if self.is_declared(path) || MOUNTED.iter().any(|mount| path.starts_with(mount.as_bytes())) {
             return Ok(());
+        }
+        // A link of the image at this place is not what the case is about.
+        let place = self.resolve(path, true)?;
+        if place.is_symlink() && !self.is_link(path) {
+            guest::remove_tree(&place)?;
         }
         let path = self.resolve(path, false)?;
         if path.is_dir() && (path == self.root || !executable) {
