@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Compilers that are tried, in this order. Set `CLANG` to choose another.
-const COMPILERS: [&str; 9] = [
-    "clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-16", "clang-15",
-    "clang-14",
-];
+const COMPILERS: [&str; 9] =
+    ["clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-16", "clang-15", "clang-14"];
 
 /// Every type of `abi.h`, so that a test can compare them with their mirrors: the object of the programs keeps the type
 /// information only of what it declares variables of.
@@ -38,20 +36,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", entry?.path().display());
     }
     let clang = find_clang()?;
-    compile(
-        &clang,
-        &sources.join("portcullis.bpf.c"),
-        &out.join("portcullis.bpf.o"),
-    )?;
+    compile(&clang, &sources.join("portcullis.bpf.c"), &out.join("portcullis.bpf.o"))?;
     let layout = out.join("layout.c");
     fs::write(&layout, LAYOUT)?;
     compile(&clang, &layout, &out.join("layout.bpf.o"))?;
     if env::var_os("CARGO_FEATURE_BENCH").is_some() {
-        compile(
-            &clang,
-            &sources.join("bench.bpf.c"),
-            &out.join("bench.bpf.o"),
-        )?;
+        compile(&clang, &sources.join("bench.bpf.c"), &out.join("bench.bpf.o"))?;
     }
     Ok(())
 }
@@ -60,15 +50,12 @@ fn find_clang() -> Result<String, Box<dyn Error>> {
     if let Ok(chosen) = env::var("CLANG") {
         return Ok(chosen);
     }
-    let runs = |name: &&&str| {
-        Command::new(name)
-            .arg("--version")
-            .output()
-            .is_ok_and(|o| o.status.success())
-    };
-    COMPILERS.iter().find(runs).map(|name| (*name).to_owned()).ok_or_else(|| {
-        "no clang was found to compile the kernel programs; run: apt-get install clang libbpf-dev".into()
-    })
+    let runs = |name: &&&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    COMPILERS
+        .iter()
+        .find(runs)
+        .map(|name| (*name).to_owned())
+        .ok_or_else(|| "no clang was found to compile the kernel programs; run: apt-get install clang libbpf-dev".into())
 }
 
 fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
@@ -79,20 +66,11 @@ fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), Box<dyn Erro
         other => return Err(format!("the kernel programs have not been ported to {other}").into()),
     };
     let result = Command::new(clang)
-        .args([
-            "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror",
-        ])
+        .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
         .args(["-Wno-unused-function", "-Wno-address-of-packed-member"])
-        .args([
-            format!("-D{define}"),
-            format!("-I{include}"),
-            "-Ibpf".to_owned(),
-        ])
+        .args([format!("-D{define}"), format!("-I{include}"), "-Ibpf".to_owned()])
         // Paths of the build machine would end up in the debug information and change the hash of the object.
-        .arg(format!(
-            "-fdebug-prefix-map={}=.",
-            source.parent().unwrap_or(source).display()
-        ))
+        .arg(format!("-fdebug-prefix-map={}=.", source.parent().unwrap_or(source).display()))
         .arg("-c")
         .arg(source)
         .arg("-o")

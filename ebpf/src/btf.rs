@@ -52,13 +52,7 @@ struct Type<'a> {
     /// Size or referenced type.
     size_or_type: u32,
     /// Members, enumerators and the like.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "only layouts are made of them, and only tests compare those"
-        )
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only layouts are made of them, and only tests compare those"))]
     rest: &'a [u8],
 }
 
@@ -71,41 +65,22 @@ impl<'a> Btf<'a> {
         if bytes.len() < 24 || bytes[..2] != MAGIC.to_ne_bytes() {
             return Err(bad("it does not begin as it should"));
         }
-        let word = |at: usize| {
-            u32_at(bytes, at)
-                .map(|value| value as usize)
-                .ok_or_else(|| bad("it is cut short"))
-        };
+        let word = |at: usize| u32_at(bytes, at).map(|value| value as usize).ok_or_else(|| bad("it is cut short"));
         let section = |offset: usize, length: usize| -> Result<&'a [u8], Error> {
-            let start = word(4)?
-                .checked_add(offset)
-                .ok_or_else(|| bad("an offset is too large"))?;
-            let end = start
-                .checked_add(length)
-                .ok_or_else(|| bad("a length is too large"))?;
-            bytes
-                .get(start..end)
-                .ok_or_else(|| bad("a section lies outside of it"))
+            let start = word(4)?.checked_add(offset).ok_or_else(|| bad("an offset is too large"))?;
+            let end = start.checked_add(length).ok_or_else(|| bad("a length is too large"))?;
+            bytes.get(start..end).ok_or_else(|| bad("a section lies outside of it"))
         };
-        Ok(Btf {
-            types: section(word(8)?, word(12)?)?,
-            strings: section(word(16)?, word(20)?)?,
-        })
+        Ok(Btf { types: section(word(8)?, word(12)?)?, strings: section(word(16)?, word(20)?)? })
     }
 
     fn types(&self) -> Types<'a> {
-        Types {
-            rest: self.types,
-            next_id: 1,
-        }
+        Types { rest: self.types, next_id: 1 }
     }
 
     fn string(&self, offset: u32) -> &'a str {
         let text = self.strings.get(offset as usize..).unwrap_or_default();
-        let end = text
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(text.len());
+        let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
         std::str::from_utf8(&text[..end]).unwrap_or_default()
     }
 
@@ -114,15 +89,7 @@ impl<'a> Btf<'a> {
     pub(crate) fn find(&self, wanted: &HashSet<&str>) -> HashMap<String, Found> {
         self.types()
             .filter(|t| t.kind == kind::FUNC || t.kind == kind::TYPEDEF)
-            .map(|t| {
-                (
-                    self.string(t.name),
-                    Found {
-                        id: t.id,
-                        prototype: t.size_or_type,
-                    },
-                )
-            })
+            .map(|t| (self.string(t.name), Found { id: t.id, prototype: t.size_or_type }))
             .filter(|(name, _)| wanted.contains(name))
             .map(|(name, found)| (name.to_owned(), found))
             .collect()
@@ -130,26 +97,17 @@ impl<'a> Btf<'a> {
 
     /// How many arguments a function has.
     pub(crate) fn arguments(&self, function: Found) -> Option<usize> {
-        self.types()
-            .find(|t| t.id == function.prototype && t.kind == kind::FUNC_PROTO)
-            .map(|t| t.entries)
+        self.types().find(|t| t.id == function.prototype && t.kind == kind::FUNC_PROTO).map(|t| t.entries)
     }
 
     /// Size of a structure, and the offset and name of each member, in bytes.
     #[cfg(test)]
     pub(crate) fn layout(&self, name: &str) -> Option<(u32, Vec<(String, u32)>)> {
-        let found = self
-            .types()
-            .find(|t| t.kind == kind::STRUCT && self.string(t.name) == name)?;
+        let found = self.types().find(|t| t.kind == kind::STRUCT && self.string(t.name) == name)?;
         let members = found
             .rest
             .chunks_exact(12)
-            .filter_map(|m| {
-                Some((
-                    self.string(u32_at(m, 0)?).to_owned(),
-                    (u32_at(m, 8)? & 0xff_ffff) / 8,
-                ))
-            })
+            .filter_map(|m| Some((self.string(u32_at(m, 0)?).to_owned(), (u32_at(m, 8)? & 0xff_ffff) / 8)))
             .collect();
         Some((found.size_or_type, members))
     }
@@ -157,31 +115,17 @@ impl<'a> Btf<'a> {
     /// Names of the variables in a data section, such as `.maps`.
     #[cfg(test)]
     pub(crate) fn variables(&self, section: &str) -> Vec<String> {
-        let Some(found) = self
-            .types()
-            .find(|t| t.kind == kind::DATASEC && self.string(t.name) == section)
-        else {
+        let Some(found) = self.types().find(|t| t.kind == kind::DATASEC && self.string(t.name) == section) else {
             return Vec::new();
         };
-        let ids: HashSet<u32> = found
-            .rest
-            .chunks_exact(12)
-            .filter_map(|v| u32_at(v, 0))
-            .collect();
-        self.types()
-            .filter(|t| ids.contains(&t.id))
-            .map(|t| self.string(t.name).to_owned())
-            .collect()
+        let ids: HashSet<u32> = found.rest.chunks_exact(12).filter_map(|v| u32_at(v, 0)).collect();
+        self.types().filter(|t| ids.contains(&t.id)).map(|t| self.string(t.name).to_owned()).collect()
     }
 
     /// The enumerators of every enumeration.
     #[cfg(test)]
     pub(crate) fn enumerators(&self) -> HashMap<String, u32> {
-        let values = |t: Type<'a>| {
-            t.rest
-                .chunks_exact(8)
-                .filter_map(|v| Some((u32_at(v, 0)?, u32_at(v, 4)?)))
-        };
+        let values = |t: Type<'a>| t.rest.chunks_exact(8).filter_map(|v| Some((u32_at(v, 0)?, u32_at(v, 4)?)));
         self.types()
             .filter(|t| t.kind == kind::ENUM)
             .flat_map(values)
@@ -215,14 +159,8 @@ impl<'a> Iterator for Types<'a> {
         };
         let end = 12 + each * entries + once;
         let rest = self.rest.get(12..end)?;
-        let found = Type {
-            id: self.next_id,
-            name: u32_at(self.rest, 0)?,
-            kind,
-            entries,
-            size_or_type: u32_at(self.rest, 8)?,
-            rest,
-        };
+        let found =
+            Type { id: self.next_id, name: u32_at(self.rest, 0)?, kind, entries, size_or_type: u32_at(self.rest, 8)?, rest };
         self.rest = &self.rest[end..];
         self.next_id += 1;
         Some(found)
@@ -271,11 +209,7 @@ mod tests {
             return;
         };
         let btf = Btf::parse(&bytes).expect("the kernel's own");
-        let found = btf.find(&HashSet::from([
-            "do_exit",
-            "btf_trace_sched_process_exit",
-            "no_such_function",
-        ]));
+        let found = btf.find(&HashSet::from(["do_exit", "btf_trace_sched_process_exit", "no_such_function"]));
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(btf.arguments(found["do_exit"]), Some(1));
     }

@@ -46,10 +46,7 @@ impl<'a> Elf<'a> {
             return None;
         }
         let table = usize::try_from(u64_at(bytes, 0x28)?).ok()?;
-        let (count, names) = (
-            usize::from(u16_at(bytes, 0x3c)?),
-            usize::from(u16_at(bytes, 0x3e)?),
-        );
+        let (count, names) = (usize::from(u16_at(bytes, 0x3c)?), usize::from(u16_at(bytes, 0x3e)?));
         if count > MAX_SECTIONS {
             return None;
         }
@@ -79,15 +76,11 @@ impl<'a> Elf<'a> {
     /// The bytes of a section.
     #[cfg(test)]
     pub(crate) fn section(&self, name: &str) -> Option<&'a [u8]> {
-        self.sections
-            .iter()
-            .find(|s| s.name == name)
-            .and_then(|s| self.content(s))
+        self.sections.iter().find(|s| s.name == name).and_then(|s| self.content(s))
     }
 
     fn content(&self, section: &Section<'_>) -> Option<&'a [u8]> {
-        self.bytes
-            .get(section.offset..section.offset.checked_add(section.size)?)
+        self.bytes.get(section.offset..section.offset.checked_add(section.size)?)
     }
 
     /// Global functions outside of `.text`: (section, function). These are the programs.
@@ -95,10 +88,8 @@ impl<'a> Elf<'a> {
         let Some(table) = self.sections.iter().find(|s| s.kind == SHT_SYMTAB) else {
             return Vec::new();
         };
-        let (Some(symbols), Some(strings)) = (
-            self.content(table),
-            self.sections.get(table.link).and_then(|s| self.content(s)),
-        ) else {
+        let (Some(symbols), Some(strings)) = (self.content(table), self.sections.get(table.link).and_then(|s| self.content(s)))
+        else {
             return Vec::new();
         };
         symbols
@@ -114,16 +105,10 @@ impl<'a> Elf<'a> {
 
     /// Where the placeholder calls are, as offsets in the file.
     fn casts(&self) -> Vec<usize> {
-        let code = self
-            .sections
-            .iter()
-            .filter(|s| s.flags & SHF_EXECINSTR != 0);
+        let code = self.sections.iter().filter(|s| s.flags & SHF_EXECINSTR != 0);
         code.filter_map(|s| Some((s.offset, self.content(s)?)))
             .flat_map(|(start, bytes)| {
-                let at = bytes
-                    .chunks_exact(8)
-                    .enumerate()
-                    .filter(|(_, insn)| **insn == CAST);
+                let at = bytes.chunks_exact(8).enumerate().filter(|(_, insn)| **insn == CAST);
                 at.map(move |(index, _)| start + index * 8)
             })
             .collect()
@@ -219,10 +204,7 @@ mod tests {
         code.extend(CAST);
         code.extend([0u8; 4]);
         let unaligned = object(&code, SHF_EXECINSTR);
-        assert_eq!(
-            resolve_casts(&unaligned, Some(7)).expect("whole"),
-            unaligned
-        );
+        assert_eq!(resolve_casts(&unaligned, Some(7)).expect("whole"), unaligned);
     }
 
     #[test]

@@ -19,9 +19,7 @@ pub enum Error {
         fix: String,
     },
     /// A hook that enforcement can't do without does not exist in this kernel.
-    #[error(
-        "this kernel has no LSM hook {hook}, which the program {program} needs; Linux 5.15 or newer is needed"
-    )]
+    #[error("this kernel has no LSM hook {hook}, which the program {program} needs; Linux 5.15 or newer is needed")]
     MissingHook {
         /// The program.
         program: String,
@@ -29,14 +27,10 @@ pub enum Error {
         hook: String,
     },
     /// The object does not hold what its headers promise. A defect of the build, never of the host.
-    #[error(
-        "the compiled kernel object is not as expected: {0}; build it again with a supported clang"
-    )]
+    #[error("the compiled kernel object is not as expected: {0}; build it again with a supported clang")]
     Object(String),
     /// `/sys/kernel/btf/vmlinux` or the object's type information can't be read.
-    #[error(
-        "kernel type information cannot be used: {0}; the kernel needs CONFIG_DEBUG_INFO_BTF=y"
-    )]
+    #[error("kernel type information cannot be used: {0}; the kernel needs CONFIG_DEBUG_INFO_BTF=y")]
     Btf(String),
     /// The loader refused the object or a map.
     #[error("the kernel refused the maps of the programs: {}", chain(.0.as_ref()))]
@@ -84,9 +78,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A pinned map is not what this version of the layout says.
-    #[error(
-        "the pinned map {map} has another shape than layout {layout}; run: portcullis unload, then load again"
-    )]
+    #[error("the pinned map {map} has another shape than layout {layout}; run: portcullis unload, then load again")]
     Shape {
         /// The map.
         map: &'static str,
@@ -104,25 +96,17 @@ pub enum Error {
         limit: u64,
     },
     /// Another process reads the alerts.
-    #[error(
-        "another process already reads the alerts; stop it first, each alert is delivered once"
-    )]
+    #[error("another process already reads the alerts; stop it first, each alert is delivered once")]
     EventsTaken,
 }
 
 impl Error {
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error::System {
-            what: what.into(),
-            source: source.into(),
-        }
+        Error::System { what: what.into(), source: source.into() }
     }
 
     pub(crate) fn file(path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
-        Error::File {
-            path: path.into(),
-            source: source.into(),
-        }
+        Error::File { path: path.into(), source: source.into() }
     }
 }
 
@@ -131,11 +115,7 @@ const VERIFIER_LINES: usize = 12;
 
 /// Why a program was refused, and the next step.
 fn refusal(error: &ProgramError) -> String {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    else {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
         return chain(error);
     };
     // EPERM comes from capabilities or from kernel lockdown (security/lockdown, LOCKDOWN_BPF_*), which look alike.

@@ -34,17 +34,11 @@ impl Events {
     pub(crate) fn open(place: &Place) -> Result<Events, Error> {
         let only_reader = place.lock_events()?;
         let pin = place.map("pc_alerts");
-        let bad =
-            |error: aya::maps::MapError| Error::Object(format!("pc_alerts can't be read: {error}"));
+        let bad = |error: aya::maps::MapError| Error::Object(format!("pc_alerts can't be read: {error}"));
         let map = Map::from_map_data(MapData::from_pin(&pin).map_err(bad)?).map_err(bad)?;
         let ring = RingBuf::try_from(map).map_err(bad)?;
-        let cpus = sys::possible_cpus()
-            .map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
-        Ok(Events {
-            ring,
-            ledger: Ledger::new(cpus),
-            _only_reader: only_reader,
-        })
+        let cpus = sys::possible_cpus().map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
+        Ok(Events { ring, ledger: Ledger::new(cpus), _only_reader: only_reader })
     }
 
     /// The next alert, or nothing if none came within the timeout.
@@ -59,9 +53,7 @@ impl Events {
                     return Ok(Some(event));
                 }
             }
-            let left = deadline.map_or(Duration::MAX, |end| {
-                end.saturating_duration_since(Instant::now())
-            });
+            let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Ok(None);
             }
@@ -99,23 +91,14 @@ struct Ledger {
 
 impl Ledger {
     fn new(cpus: usize) -> Ledger {
-        Ledger {
-            cpus,
-            last: HashMap::new(),
-            lost: 0,
-            malformed: 0,
-        }
+        Ledger { cpus, last: HashMap::new(), lost: 0, malformed: 0 }
     }
 
     fn take(&mut self, record: &[u8]) -> Option<Event> {
         match decode(record).filter(|(header, _)| (header.cpu as usize) < self.cpus) {
             Some((header, path)) => {
                 let lost_before = self.count(&header);
-                Some(Event {
-                    header,
-                    path: path.to_vec(),
-                    lost_before,
-                })
+                Some(Event { header, path: path.to_vec(), lost_before })
             }
             None => {
                 self.malformed += 1;
@@ -160,13 +143,7 @@ mod tests {
 
     fn record(cpu: u32, seq: u64, path: &[u8]) -> Vec<u8> {
         let path_len = u32::try_from(path.len()).expect("a short path");
-        let header = abi::Event {
-            kind: EVENT_ALERT,
-            cpu,
-            seq,
-            path_len,
-            ..Default::default()
-        };
+        let header = abi::Event { kind: EVENT_ALERT, cpu, seq, path_len, ..Default::default() };
         [bytemuck::bytes_of(&header), path].concat()
     }
 
@@ -195,32 +172,13 @@ mod tests {
     fn hostile_lengths_and_kinds_are_counted() {
         let mut ledger = Ledger::new(2);
         let path = vec![b'a'; PATH_MAX as usize];
-        assert_eq!(
-            ledger.take(&record(0, 1, &path)),
-            None,
-            "longer than any path"
-        );
+        assert_eq!(ledger.take(&record(0, 1, &path)), None, "longer than any path");
         for length in [u32::MAX, u32::MAX - 111, PATH_MAX, 12] {
-            let header = abi::Event {
-                kind: EVENT_ALERT,
-                path_len: length,
-                ..Default::default()
-            };
-            assert_eq!(
-                ledger.take(&[bytemuck::bytes_of(&header), b"/etc/shadow"].concat()),
-                None,
-                "{length}"
-            );
+            let header = abi::Event { kind: EVENT_ALERT, path_len: length, ..Default::default() };
+            assert_eq!(ledger.take(&[bytemuck::bytes_of(&header), b"/etc/shadow"].concat()), None, "{length}");
         }
-        let header = abi::Event {
-            kind: 7,
-            ..Default::default()
-        };
-        assert_eq!(
-            ledger.take(bytemuck::bytes_of(&header)),
-            None,
-            "unknown kind"
-        );
+        let header = abi::Event { kind: 7, ..Default::default() };
+        assert_eq!(ledger.take(bytemuck::bytes_of(&header)), None, "unknown kind");
         assert_eq!(ledger.take(&record(2, 1, b"/")), None, "no such CPU");
         assert_eq!(ledger.take(&[0xff; 8192]), None, "noise");
         assert_eq!(ledger.malformed, 8);
@@ -230,24 +188,13 @@ mod tests {
     #[test]
     fn the_longest_path_is_delivered() {
         let path = vec![b'a'; PATH_MAX as usize - 1];
-        assert_eq!(
-            Ledger::new(1)
-                .take(&record(0, 1, &path))
-                .expect("whole")
-                .path,
-            path
-        );
+        assert_eq!(Ledger::new(1).take(&record(0, 1, &path)).expect("whole").path, path);
     }
 
     #[test]
     fn gaps_are_losses_of_their_cpu() {
         let mut ledger = Ledger::new(2);
-        let mut lost = |cpu, seq| {
-            ledger
-                .take(&record(cpu, seq, b"/"))
-                .expect("whole")
-                .lost_before
-        };
+        let mut lost = |cpu, seq| ledger.take(&record(cpu, seq, b"/")).expect("whole").lost_before;
         assert_eq!(lost(0, 40), 0, "the first sets the start");
         assert_eq!(lost(0, 41), 0);
         assert_eq!(lost(1, 7), 0);

@@ -62,19 +62,15 @@ impl Kernel {
         for name in self.place.pinned_maps()? {
             let pin = self.place.map(&name);
             let failed = |error| Error::file(&pin, error);
-            let map = sys::open_pin(&pin)
-                .and_then(sys::Map::new)
-                .map_err(failed)?;
+            let map = sys::open_pin(&pin).and_then(sys::Map::new).map_err(failed)?;
             total += memlock(map.fd()).map_err(failed)?;
             if name == "pc_segments" {
                 for index in 0..MAX_SEGMENTS {
                     let id = map.lookup(&index.to_ne_bytes()).map_err(failed)?;
-                    let Some(id) = id.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)))
-                    else {
+                    let Some(id) = id.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?))) else {
                         continue;
                     };
-                    total +=
-                        memlock(sys::map_by_id(id).map_err(failed)?.as_fd()).map_err(failed)?;
+                    total += memlock(sys::map_by_id(id).map_err(failed)?.as_fd()).map_err(failed)?;
                 }
             }
         }
@@ -96,7 +92,5 @@ fn program_of(object: OwnedFd) -> std::io::Result<(OwnedFd, bool)> {
 fn memlock(fd: BorrowedFd<'_>) -> std::io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-    Ok(value
-        .and_then(|value| value.trim().parse().ok())
-        .unwrap_or(0))
+    Ok(value.and_then(|value| value.trim().parse().ok()).unwrap_or(0))
 }

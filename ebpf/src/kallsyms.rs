@@ -16,25 +16,18 @@ pub(crate) struct Locks {
 impl Locks {
     /// Of the running kernel.
     pub(crate) fn find() -> Locks {
-        File::open("/proc/kallsyms")
-            .map(|file| Self::parse(BufReader::new(file)))
-            .unwrap_or_default()
+        File::open("/proc/kallsyms").map(|file| Self::parse(BufReader::new(file))).unwrap_or_default()
     }
 
     /// Lines are `address type name`, with `[module]` after the symbols of modules: those are somebody else's.
     fn parse(mut lines: impl BufRead) -> Locks {
         let mut locks = Locks::default();
         let mut line = Vec::new();
-        while (locks.rename == 0 || locks.mount == 0)
-            && lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0)
-        {
+        while (locks.rename == 0 || locks.mount == 0) && lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             if line.ends_with(b"_lock\n") {
                 let text = String::from_utf8_lossy(&line);
                 let mut parts = text.split_ascii_whitespace();
-                let address = parts
-                    .next()
-                    .and_then(|hex| u64::from_str_radix(hex, 16).ok())
-                    .unwrap_or(0);
+                let address = parts.next().and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
                 match (parts.next(), parts.next(), parts.next()) {
                     (Some(_), Some("rename_lock"), None) => locks.rename = address,
                     (Some(_), Some("mount_lock"), None) => locks.mount = address,
@@ -59,23 +52,14 @@ mod tests {
                     ffffffff82a3b600 b my_mount_lock\n\
                     ffffffff82a3b640 D mount_lock\n";
         let found = Locks::parse(text.as_bytes());
-        assert_eq!(
-            found,
-            Locks {
-                rename: 0xffff_ffff_82a3_b5c0,
-                mount: 0xffff_ffff_82a3_b640
-            }
-        );
+        assert_eq!(found, Locks { rename: 0xffff_ffff_82a3_b5c0, mount: 0xffff_ffff_82a3_b640 });
     }
 
     #[test]
     fn hidden_and_damaged_lists_give_nothing() {
         let hidden = "0000000000000000 D rename_lock\n0000000000000000 D mount_lock\n";
         assert_eq!(Locks::parse(hidden.as_bytes()), Locks::default());
-        assert_eq!(
-            Locks::parse(&b"zz D rename_lock\n\xff\xfe_lock\nrename_lock\n_lock\n"[..]),
-            Locks::default()
-        );
+        assert_eq!(Locks::parse(&b"zz D rename_lock\n\xff\xfe_lock\nrename_lock\n_lock\n"[..]), Locks::default());
         assert_eq!(Locks::parse(&b""[..]), Locks::default());
     }
 }

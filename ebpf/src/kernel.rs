@@ -81,12 +81,7 @@ impl Kernel {
         let slots = open_map(&place, "pc_slots", size_of::<abi::Slot>(), MAX_SLOTS)?;
         Ok(Kernel {
             segments: open_map(&place, "pc_segments", 4, abi::MAX_SEGMENTS)?,
-            cgroups: open_map(
-                &place,
-                "pc_cgroups",
-                size_of::<abi::Cgroup>(),
-                4 * MAX_SLOTS,
-            )?,
+            cgroups: open_map(&place, "pc_cgroups", size_of::<abi::Cgroup>(), 4 * MAX_SLOTS)?,
             config: open_map(&place, "pc_config", size_of::<abi::Config>(), 1)?,
             stats: open_map(&place, "pc_stats", size_of::<abi::Stats>(), 1)?,
             sets: Table::new("policy set", map_memory(&sets)?, MAX_SETS),
@@ -136,9 +131,7 @@ impl Kernel {
     /// # Errors
     /// [`Error::Range`].
     pub fn store_set_retired(&self, index: u32, seconds: u32) -> Result<(), Error> {
-        self.sets
-            .word(index, offset_of!(abi::Set, retired_at))?
-            .store(seconds, Ordering::Release);
+        self.sets.word(index, offset_of!(abi::Set, retired_at))?.store(seconds, Ordering::Release);
         Ok(())
     }
 
@@ -163,9 +156,7 @@ impl Kernel {
     /// # Errors
     /// [`Error::Range`].
     pub fn store_slot_flags(&self, index: u32, flags: u32) -> Result<(), Error> {
-        self.slots
-            .word(index, offset_of!(abi::Slot, flags))?
-            .store(flags, Ordering::Release);
+        self.slots.word(index, offset_of!(abi::Slot, flags))?.store(flags, Ordering::Release);
         Ok(())
     }
 
@@ -175,8 +166,7 @@ impl Kernel {
     /// [`Error::Range`].
     pub fn store_slot_set(&self, index: u32, set: u32, generation: u32) -> Result<(), Error> {
         const { assert!(offset_of!(abi::Slot, set) == 8 && offset_of!(abi::Slot, generation) == 12) };
-        self.slots
-            .store_pair(index, offset_of!(abi::Slot, set), set, generation)
+        self.slots.store_pair(index, offset_of!(abi::Slot, set), set, generation)
     }
 
     /// Notes in a slot what the kernel tells of this process: its mount namespace and root are the runtime's. To be called by
@@ -186,11 +176,7 @@ impl Kernel {
     /// [`Error::Range`], or if the program can't be run.
     pub fn stamp(&self, slot: u32) -> Result<(), Error> {
         if slot >= MAX_SLOTS {
-            return Err(Error::Range {
-                what: "slot",
-                index: slot.into(),
-                limit: MAX_SLOTS.into(),
-            });
+            return Err(Error::Range { what: "slot", index: slot.into(), limit: MAX_SLOTS.into() });
         }
         let build = self.place.builds()?.pop().ok_or(Error::NotLoaded)?;
         let pin = self.place.build(&build).join("pc_stamp");
@@ -217,11 +203,7 @@ impl Kernel {
     /// If the map can't be read.
     pub fn segments(&self) -> Result<Vec<u32>, Error> {
         let failed = |error| Error::system("reading pc_segments", error);
-        let there = |index: &u32| {
-            self.segments
-                .lookup(&index.to_ne_bytes())
-                .map(|id| id.is_some())
-        };
+        let there = |index: &u32| self.segments.lookup(&index.to_ne_bytes()).map(|id| id.is_some());
         (0..abi::MAX_SEGMENTS)
             .filter_map(|index| there(&index).map(|is| is.then_some(index)).transpose())
             .collect::<Result<_, _>>()
@@ -234,9 +216,7 @@ impl Kernel {
     /// If the map is full: its limit is four cgroups for each slot.
     pub fn cgroup_arm(&self, cgroup_id: u64, cgroup: abi::Cgroup) -> Result<(), Error> {
         let failed = |error| Error::system(format!("arming cgroup {cgroup_id}"), error);
-        self.cgroups
-            .update(&cgroup_id.to_ne_bytes(), bytemuck::bytes_of(&cgroup))
-            .map_err(failed)
+        self.cgroups.update(&cgroup_id.to_ne_bytes(), bytemuck::bytes_of(&cgroup)).map_err(failed)
     }
 
     /// Forgets a cgroup; whether it was armed. Tasks that belong to its slot keep belonging to it.
@@ -245,9 +225,7 @@ impl Kernel {
     /// If the map can't be written.
     pub fn cgroup_disarm(&self, cgroup_id: u64) -> Result<bool, Error> {
         let failed = |error| Error::system(format!("disarming cgroup {cgroup_id}"), error);
-        self.cgroups
-            .delete(&cgroup_id.to_ne_bytes())
-            .map_err(failed)
+        self.cgroups.delete(&cgroup_id.to_ne_bytes()).map_err(failed)
     }
 
     /// Every armed cgroup. One that is armed or disarmed meanwhile may be in it or not.
@@ -262,10 +240,7 @@ impl Kernel {
         for _ in 0..2 * self.cgroups.info.max_entries {
             let Some(current) = key else { break };
             if let Some(value) = self.cgroups.lookup(&current).map_err(failed)? {
-                list.push((
-                    bytemuck::pod_read_unaligned(&current),
-                    bytemuck::pod_read_unaligned(&value),
-                ));
+                list.push((bytemuck::pod_read_unaligned(&current), bytemuck::pod_read_unaligned(&value)));
             }
             key = self.cgroups.next_key(Some(&current)).map_err(failed)?;
         }
@@ -279,13 +254,8 @@ impl Kernel {
     /// # Errors
     /// If the map can't be read.
     pub fn config(&self) -> Result<abi::Config, Error> {
-        let value = self
-            .config
-            .lookup(&ZERO)
-            .map_err(|error| Error::system("reading pc_config", error))?;
-        Ok(value
-            .map(|value| bytemuck::pod_read_unaligned(&value))
-            .unwrap_or_default())
+        let value = self.config.lookup(&ZERO).map_err(|error| Error::system("reading pc_config", error))?;
+        Ok(value.map(|value| bytemuck::pod_read_unaligned(&value)).unwrap_or_default())
     }
 
     /// Tells the programs how many slots are in use.
@@ -305,9 +275,7 @@ impl Kernel {
             return Ok(());
         }
         let failed = |error| Error::system("writing pc_config", error);
-        self.config
-            .update(&ZERO, bytemuck::bytes_of(&config))
-            .map_err(failed)
+        self.config.update(&ZERO, bytemuck::bytes_of(&config)).map_err(failed)
     }
 
     /// The counters of each possible CPU.
@@ -315,15 +283,8 @@ impl Kernel {
     /// # Errors
     /// If the map can't be read.
     pub fn stats(&self) -> Result<Vec<abi::Stats>, Error> {
-        let value = self
-            .stats
-            .lookup(&ZERO)
-            .map_err(|error| Error::system("reading pc_stats", error))?;
-        Ok(value
-            .unwrap_or_default()
-            .chunks_exact(size_of::<abi::Stats>())
-            .map(bytemuck::pod_read_unaligned)
-            .collect())
+        let value = self.stats.lookup(&ZERO).map_err(|error| Error::system("reading pc_stats", error))?;
+        Ok(value.unwrap_or_default().chunks_exact(size_of::<abi::Stats>()).map(bytemuck::pod_read_unaligned).collect())
     }
 
     /// The alerts.
@@ -357,28 +318,17 @@ impl Kernel {
     }
 }
 
-fn open_map(
-    place: &Place,
-    name: &'static str,
-    value_size: usize,
-    entries: u32,
-) -> Result<sys::Map, Error> {
+fn open_map(place: &Place, name: &'static str, value_size: usize, entries: u32) -> Result<sys::Map, Error> {
     let pin = place.map(name);
-    let map = sys::open_pin(&pin)
-        .and_then(sys::Map::new)
-        .map_err(|error| Error::file(&pin, error))?;
+    let map = sys::open_pin(&pin).and_then(sys::Map::new).map_err(|error| Error::file(&pin, error))?;
     if map.info.value_size as usize == value_size && map.info.max_entries == entries {
         Ok(map)
     } else {
-        Err(Error::Shape {
-            map: name,
-            layout: LAYOUT,
-        })
+        Err(Error::Shape { map: name, layout: LAYOUT })
     }
 }
 
 fn map_memory(map: &sys::Map) -> Result<Mapping, Error> {
     let length = map.info.value_size as usize * map.info.max_entries as usize;
-    Mapping::new(map.fd(), length)
-        .map_err(|error| Error::system("mapping a table of the kernel programs", error))
+    Mapping::new(map.fd(), length).map_err(|error| Error::system("mapping a table of the kernel programs", error))
 }

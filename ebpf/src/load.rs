@@ -64,27 +64,16 @@ pub(crate) fn load(
         return Ok(notes);
     }
 
-    if programs
-        .iter()
-        .any(|program| matches!(program.attach, Attach::Lsm(_)))
-    {
+    if programs.iter().any(|program| matches!(program.attach, Attach::Lsm(_))) {
         probe::require_active_lsm()?;
     }
     let host = Host::read(&programs)?;
-    let (present, absent): (Vec<Program>, Vec<Program>) =
-        programs.into_iter().partition(|p| host.has(p));
+    let (present, absent): (Vec<Program>, Vec<Program>) = programs.into_iter().partition(|p| host.has(p));
     for program in &absent {
         let Some(reason) = program.optional() else {
-            return Err(Error::MissingHook {
-                program: program.name.clone(),
-                hook: program.hook().to_owned(),
-            });
+            return Err(Error::MissingHook { program: program.name.clone(), hook: program.hook().to_owned() });
         };
-        notes.push(format!(
-            "left out {}: this kernel has no hook {} ({reason})",
-            program.name,
-            program.hook()
-        ));
+        notes.push(format!("left out {}: this kernel has no hook {} ({reason})", program.name, program.hook()));
     }
 
     let ladder = options.ladder.unwrap_or_else(|| host.ladder());
@@ -99,14 +88,7 @@ pub(crate) fn load(
 }
 
 /// Pins all programs in the directory of a build that is begun with it.
-fn attach_all(
-    place: &Place,
-    object: &[u8],
-    host: &Host,
-    ladder: Ladder,
-    build: &str,
-    present: &[Program],
-) -> Result<(), Error> {
+fn attach_all(place: &Place, object: &[u8], host: &Host, ladder: Ladder, build: &str, present: &[Program]) -> Result<(), Error> {
     let directory = place.begin(build)?;
     let mut ebpf = open_object(object, host, ladder, Some(place))?;
     verify(&mut ebpf, present)?;
@@ -117,11 +99,7 @@ fn attach_all(
 }
 
 fn hash(object: &[u8]) -> String {
-    Sha256::digest(object)
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(object).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn build_name(hash: &str, ladder: Ladder) -> String {
@@ -130,25 +108,12 @@ fn build_name(hash: &str, ladder: Ladder) -> String {
 
 /// The name of this object's build if all its required programs are pinned. No look at the kernel's type information: this is
 /// on the way of every container's start.
-fn in_force(
-    place: &Place,
-    hash: &str,
-    options: Options,
-    programs: &[Program],
-) -> Result<Option<String>, Error> {
-    let ladders = [Ladder::Cast, Ladder::Read]
-        .into_iter()
-        .filter(|l| options.ladder.is_none_or(|wanted| wanted == *l));
+fn in_force(place: &Place, hash: &str, options: Options, programs: &[Program]) -> Result<Option<String>, Error> {
+    let ladders = [Ladder::Cast, Ladder::Read].into_iter().filter(|l| options.ladder.is_none_or(|wanted| wanted == *l));
     let builds = place.builds()?;
-    for build in ladders
-        .map(|ladder| build_name(hash, ladder))
-        .filter(|build| builds.contains(build))
-    {
+    for build in ladders.map(|ladder| build_name(hash, ladder)).filter(|build| builds.contains(build)) {
         let pinned = pins::entries(&place.build(&build))?;
-        if programs
-            .iter()
-            .all(|program| program.optional().is_some() || pinned.contains(&program.name))
-        {
+        if programs.iter().all(|program| program.optional().is_some() || pinned.contains(&program.name)) {
             return Ok(Some(build));
         }
     }
@@ -156,12 +121,7 @@ fn in_force(
 }
 
 /// Makes the maps, or opens them where they are pinned, and relocates the programs for this kernel.
-pub(crate) fn open_object(
-    object: &[u8],
-    host: &Host,
-    ladder: Ladder,
-    place: Option<&Place>,
-) -> Result<Ebpf, Error> {
+pub(crate) fn open_object(object: &[u8], host: &Host, ladder: Ladder, place: Option<&Place>) -> Result<Ebpf, Error> {
     let cast = match ladder {
         Ladder::Cast => Some(host.cast().ok_or_else(|| Error::Unsupported {
             reason: "it has no bpf_rdonly_cast".to_owned(),
@@ -171,11 +131,8 @@ pub(crate) fn open_object(
     };
     let object = elf::resolve_casts(object, cast)?;
     let (ladder, setattr_args, locks) = (ladder as u32, host.setattr_args(), Locks::find());
-    let cpus = sys::possible_cpus()
-        .map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
-    let scratch = u32::try_from(cpus)
-        .unwrap_or(u32::MAX)
-        .saturating_mul(SCRATCH_PER_CPU);
+    let cpus = sys::possible_cpus().map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
+    let scratch = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(SCRATCH_PER_CPU);
     let mut loader = EbpfLoader::new();
     loader
         .allow_unsupported_maps()
@@ -189,9 +146,7 @@ pub(crate) fn open_object(
             loader.map_pin_path(map, place.map(map));
         }
     }
-    loader
-        .load(&object)
-        .map_err(|error| Error::Maps(Box::new(error)))
+    loader.load(&object).map_err(|error| Error::Maps(Box::new(error)))
 }
 
 /// Gives every program to the verifier. That takes most of the time, and the kernel verifies several at once.
@@ -199,31 +154,17 @@ fn verify(ebpf: &mut Ebpf, present: &[Program]) -> Result<(), Error> {
     let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Btf(error.to_string()))?;
     let mut work: Vec<(&Program, &mut AyaProgram)> = ebpf
         .programs_mut()
-        .filter_map(|(name, loaded)| {
-            present
-                .iter()
-                .find(|program| program.name == name)
-                .map(|p| (p, loaded))
-        })
+        .filter_map(|(name, loaded)| present.iter().find(|program| program.name == name).map(|p| (p, loaded)))
         .collect();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = work.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
         let verify_share = |share: &mut [(&Program, &mut AyaProgram)]| {
-            share
-                .iter_mut()
-                .try_for_each(|(program, loaded)| verify_one(program, loaded, &btf))
+            share.iter_mut().try_for_each(|(program, loaded)| verify_one(program, loaded, &btf))
         };
-        let running: Vec<_> = work
-            .chunks_mut(share)
-            .map(|share| scope.spawn(move || verify_share(share)))
-            .collect();
+        let running: Vec<_> = work.chunks_mut(share).map(|share| scope.spawn(move || verify_share(share))).collect();
         running.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| {
-                Err(Error::Object(
-                    "a thread of the loader ended early".to_owned(),
-                ))
-            })
+            thread.join().unwrap_or_else(|_| Err(Error::Object("a thread of the loader ended early".to_owned())))
         })
     })
 }
@@ -234,20 +175,14 @@ fn verify_one(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Res
         (Attach::Tracepoint(point), AyaProgram::BtfTracePoint(loaded)) => loaded.load(point, btf),
         (Attach::OnDemand, AyaProgram::RawTracePoint(loaded)) => loaded.load(),
         _ => {
-            return Err(Error::Object(format!(
-                "the program {} has another type than its section says",
-                program.name
-            )));
+            return Err(Error::Object(format!("the program {} has another type than its section says", program.name)));
         }
     };
     result.map_err(|source| refused(program, source))
 }
 
 fn refused(program: &Program, source: ProgramError) -> Error {
-    Error::Program {
-        program: program.name.clone(),
-        source: Box::new(source),
-    }
+    Error::Program { program: program.name.clone(), source: Box::new(source) }
 }
 
 fn attach_and_pin(ebpf: &mut Ebpf, program: &Program, directory: &Path) -> Result<(), Error> {
@@ -263,22 +198,13 @@ fn attach_and_pin(ebpf: &mut Ebpf, program: &Program, directory: &Path) -> Resul
             loaded.take_link(id).map_err(refused)?.into()
         }
         Some(AyaProgram::RawTracePoint(loaded)) => {
-            return loaded.pin(pin).map_err(|source| Error::Pin {
-                program: program.name.clone(),
-                source,
-            });
+            return loaded.pin(pin).map_err(|source| Error::Pin { program: program.name.clone(), source });
         }
         _ => {
-            return Err(Error::Object(format!(
-                "the program {} was not loaded",
-                program.name
-            )));
+            return Err(Error::Object(format!("the program {} was not loaded", program.name)));
         }
     };
-    link.pin(pin).map(drop).map_err(|source| Error::Pin {
-        program: program.name.clone(),
-        source,
-    })
+    link.pin(pin).map(drop).map_err(|source| Error::Pin { program: program.name.clone(), source })
 }
 
 /// The self-test: the kernel must have called what was attached. Without `bpf` among the active modules the programs attach
@@ -297,9 +223,5 @@ fn require_running(ebpf: &Ebpf, present: &[Program]) -> Result<(), Error> {
     let _counting = sys::enable_run_statistics().map_err(failed)?;
     drop(File::open("/proc/self/stat").map_err(|error| Error::file("/proc/self/stat", error))?);
     let info: sys::ProgInfo = sys::info(std::os::fd::AsFd::as_fd(fd)).map_err(failed)?;
-    if info.run_cnt == 0 {
-        Err(Error::NotRunning)
-    } else {
-        Ok(())
-    }
+    if info.run_cnt == 0 { Err(Error::NotRunning) } else { Ok(()) }
 }

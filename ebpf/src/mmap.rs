@@ -1,8 +1,5 @@
 //! Maps of the kernel seen as memory. The kernel reads and writes them at the same time, so every access is atomic.
-#![expect(
-    unsafe_code,
-    reason = "a mapping is an address until it is given a type and a lifetime"
-)]
+#![expect(unsafe_code, reason = "a mapping is an address until it is given a type and a lifetime")]
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -29,18 +26,8 @@ impl Mapping {
     pub(crate) fn new(fd: BorrowedFd<'_>, length: usize) -> io::Result<Mapping> {
         let length = length.next_multiple_of(rustix::param::page_size());
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing that exists is replaced.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                fd,
-                0,
-            )?
-        };
-        let start = NonNull::new(start.cast())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let start = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)? };
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok(Mapping { start, length })
     }
 

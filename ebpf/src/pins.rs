@@ -47,11 +47,7 @@ impl Place {
     /// A place beside it, for benchmarks and tests.
     pub(crate) fn named(name: &str) -> Place {
         let mount = PathBuf::from("/sys/fs/bpf");
-        Place {
-            root: mount.join(name),
-            mount,
-            run: Path::new("/run").join(name),
-        }
+        Place { root: mount.join(name), mount, run: Path::new("/run").join(name) }
     }
 
     fn layout(&self) -> PathBuf {
@@ -81,12 +77,8 @@ impl Place {
             return Ok(false);
         }
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("bpf", &self.mount, "bpf", flags, c"mode=0700").map_err(|error| {
-            Error::system(
-                format!("mounting the BPF file system at {}", self.mount.display()),
-                error,
-            )
-        })?;
+        mount("bpf", &self.mount, "bpf", flags, c"mode=0700")
+            .map_err(|error| Error::system(format!("mounting the BPF file system at {}", self.mount.display()), error))?;
         Ok(true)
     }
 
@@ -98,10 +90,8 @@ impl Place {
 
     /// The device number of the BPF file system as the kernel holds it in `s_dev` (include/linux/kdev_t.h `MKDEV`).
     pub(crate) fn device(&self) -> Result<u64, Error> {
-        let info =
-            rustix::fs::stat(&self.mount).map_err(|error| Error::file(&self.mount, error))?;
-        Ok(u64::from(rustix::fs::major(info.st_dev)) << 20
-            | u64::from(rustix::fs::minor(info.st_dev)))
+        let info = rustix::fs::stat(&self.mount).map_err(|error| Error::file(&self.mount, error))?;
+        Ok(u64::from(rustix::fs::major(info.st_dev)) << 20 | u64::from(rustix::fs::minor(info.st_dev)))
     }
 
     /// Waits until nobody else changes what is loaded. Held until the file is dropped.
@@ -124,11 +114,7 @@ impl Place {
     fn lock_file(&self, name: &str) -> Result<(File, PathBuf), Error> {
         create_dir(&self.run)?;
         let path = self.run.join(name);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
         Ok((file.map_err(|error| Error::file(&path, error))?, path))
     }
 
@@ -159,10 +145,7 @@ impl Place {
 
     /// Makes what was begun the one build in force. In every instant at least one whole build is attached.
     pub(crate) fn finish(&self, build: &str) -> Result<(), Error> {
-        let (from, to) = (
-            self.links().join(format!("{build}{NEW}")),
-            self.build(build),
-        );
+        let (from, to) = (self.links().join(format!("{build}{NEW}")), self.build(build));
         if to.exists() {
             // Somebody has removed pins from it; what is left of it stays attached until the new one is in place.
             let aside = self.links().join(format!("{build}{OLD}"));
@@ -221,21 +204,14 @@ pub(crate) fn entries(path: &Path) -> Result<Vec<String>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::file(path, error)),
     };
-    let names =
-        directory.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let mut names = names
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Error::file(path, error))?;
+    let names = directory.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>, _>>().map_err(|error| Error::file(path, error))?;
     names.sort();
     Ok(names)
 }
 
 fn create_dir(path: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| Error::file(path, error))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Error::file(path, error))
 }
 
 /// Removes a directory of pins.

@@ -60,27 +60,16 @@ impl Probe {
         let mut findings = Vec::new();
         if !rustix::process::geteuid().is_root() {
             let fix = Some("run as root".to_owned());
-            findings.push(Finding {
-                what: "loading programs needs root".to_owned(),
-                fix,
-                fatal: true,
-            });
+            findings.push(Finding { what: "loading programs needs root".to_owned(), fix, fatal: true });
         }
         let lsm = lsm();
         findings.extend(lsm_finding(&lsm));
-        let host = Elf::parse(OBJECT)
-            .and_then(|elf| programs(&elf))
-            .and_then(|p| Ok((Host::read(&p)?, p)));
+        let host = Elf::parse(OBJECT).and_then(|elf| programs(&elf)).and_then(|p| Ok((Host::read(&p)?, p)));
         let bpffs = place.mounted();
         if !bpffs {
             let fix = Some("mount -t bpf bpf /sys/fs/bpf".to_owned());
-            let what =
-                "the BPF file system is not mounted at /sys/fs/bpf; loading mounts it".to_owned();
-            findings.push(Finding {
-                what,
-                fix,
-                fatal: false,
-            });
+            let what = "the BPF file system is not mounted at /sys/fs/bpf; loading mounts it".to_owned();
+            findings.push(Finding { what, fix, fatal: false });
         }
         let ladder = match &host {
             Ok((host, programs)) => {
@@ -97,33 +86,19 @@ impl Probe {
             }
             Err(error) => {
                 let fix = Some("boot a kernel with CONFIG_DEBUG_INFO_BTF=y".to_owned());
-                findings.push(Finding {
-                    what: error.to_string(),
-                    fix,
-                    fatal: true,
-                });
+                findings.push(Finding { what: error.to_string(), fix, fatal: true });
                 None
             }
         };
         findings.sort_by_key(|finding| !finding.fatal);
-        Probe {
-            lsm,
-            btf: ladder.is_some(),
-            bpffs,
-            ladder,
-            findings,
-        }
+        Probe { lsm, btf: ladder.is_some(), bpffs, ladder, findings }
     }
 }
 
 fn kernel_fix(attach: &Attach) -> &'static str {
     match attach {
-        Attach::Lsm(_) => {
-            "boot Linux 5.15 or newer with CONFIG_BPF_LSM=y, CONFIG_SECURITY_PATH=y, CONFIG_SECURITY_NETWORK=y"
-        }
-        Attach::Tracepoint(_) | Attach::OnDemand => {
-            "boot Linux 5.15 or newer with CONFIG_BPF_EVENTS=y"
-        }
+        Attach::Lsm(_) => "boot Linux 5.15 or newer with CONFIG_BPF_LSM=y, CONFIG_SECURITY_PATH=y, CONFIG_SECURITY_NETWORK=y",
+        Attach::Tracepoint(_) | Attach::OnDemand => "boot Linux 5.15 or newer with CONFIG_BPF_EVENTS=y",
     }
 }
 
@@ -132,31 +107,18 @@ fn lsm() -> Lsm {
 }
 
 fn parse_lsm(list: &str) -> Lsm {
-    let modules: Vec<String> = list
-        .trim()
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect();
-    if modules.iter().any(|name| name == "bpf") {
-        Lsm::Active
-    } else {
-        Lsm::Inactive(modules)
-    }
+    let modules: Vec<String> = list.trim().split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if modules.iter().any(|name| name == "bpf") { Lsm::Active } else { Lsm::Inactive(modules) }
 }
 
 fn lsm_finding(lsm: &Lsm) -> Option<Finding> {
     match lsm {
         Lsm::Active => None,
-        Lsm::Inactive(modules) => Some(Finding {
-            what: "the BPF security module is not active".to_owned(),
-            fix: Some(boot_line(modules)),
-            fatal: true,
-        }),
+        Lsm::Inactive(modules) => {
+            Some(Finding { what: "the BPF security module is not active".to_owned(), fix: Some(boot_line(modules)), fatal: true })
+        }
         Lsm::Unknown => Some(Finding {
-            what: format!(
-                "{LSM_LIST} can't be read, so whether BPF is an active security module shows only on loading"
-            ),
+            what: format!("{LSM_LIST} can't be read, so whether BPF is an active security module shows only on loading"),
             fix: Some("mount -t securityfs securityfs /sys/kernel/security".to_owned()),
             fatal: false,
         }),
@@ -165,26 +127,15 @@ fn lsm_finding(lsm: &Lsm) -> Option<Finding> {
 
 fn boot_line(modules: &[String]) -> String {
     // "capability" is always first and is not named on the command line (security/security.c).
-    let mut names: Vec<&str> = modules
-        .iter()
-        .map(String::as_str)
-        .filter(|name| *name != "capability")
-        .collect();
+    let mut names: Vec<&str> = modules.iter().map(String::as_str).filter(|name| *name != "capability").collect();
     names.push("bpf");
-    format!(
-        "add lsm={} to the kernel command line and restart",
-        names.join(",")
-    )
+    format!("add lsm={} to the kernel command line and restart", names.join(","))
 }
 
 /// Refuses a host whose kernel would attach the programs and never run them.
 pub(crate) fn require_active_lsm() -> Result<(), Error> {
     match lsm_finding(&lsm()) {
-        Some(Finding {
-            what,
-            fix: Some(fix),
-            fatal: true,
-        }) => Err(Error::Unsupported { reason: what, fix }),
+        Some(Finding { what, fix: Some(fix), fatal: true }) => Err(Error::Unsupported { reason: what, fix }),
         _ => Ok(()),
     }
 }
@@ -197,16 +148,8 @@ impl fmt::Display for Probe {
             Lsm::Unknown => "unknown".to_owned(),
         };
         writeln!(f, "BPF security module: {lsm}")?;
-        writeln!(
-            f,
-            "kernel type information: {}",
-            if self.btf { "present" } else { "absent" }
-        )?;
-        writeln!(
-            f,
-            "BPF file system: {}",
-            if self.bpffs { "mounted" } else { "not mounted" }
-        )?;
+        writeln!(f, "kernel type information: {}", if self.btf { "present" } else { "absent" })?;
+        writeln!(f, "BPF file system: {}", if self.bpffs { "mounted" } else { "not mounted" })?;
         let ladder = match self.ladder {
             Some(Ladder::Cast) => "by plain loads",
             Some(Ladder::Read) => "by one copy per component",
@@ -232,8 +175,7 @@ mod tests {
         let lsm = parse_lsm("capability,landlock,lockdown,yama,apparmor\n");
         let finding = lsm_finding(&lsm).expect("it is not active");
         assert!(finding.fatal);
-        let fix =
-            "add lsm=landlock,lockdown,yama,apparmor,bpf to the kernel command line and restart";
+        let fix = "add lsm=landlock,lockdown,yama,apparmor,bpf to the kernel command line and restart";
         assert_eq!(finding.fix.as_deref(), Some(fix));
     }
 

@@ -9,22 +9,10 @@ use crate::elf::Elf;
 /// Hooks that some supported kernel does not have, and why nothing is lost there. Every hook that is not listed is required.
 /// Whether a hook exists is looked up in the kernel's type information, never told from its version.
 const OPTIONAL: [(&str, &str); 4] = [
-    (
-        "file_truncate",
-        "Linux 6.2; before, every truncation goes through path_truncate",
-    ),
-    (
-        "inode_set_acl",
-        "Linux 6.2; before, access control lists go through inode_setxattr",
-    ),
-    (
-        "inode_remove_acl",
-        "Linux 6.2; before, access control lists go through inode_removexattr",
-    ),
-    (
-        "uring_override_creds",
-        "Linux 5.16; before, it can't be seen that a ring uses registered credentials",
-    ),
+    ("file_truncate", "Linux 6.2; before, every truncation goes through path_truncate"),
+    ("inode_set_acl", "Linux 6.2; before, access control lists go through inode_setxattr"),
+    ("inode_remove_acl", "Linux 6.2; before, access control lists go through inode_removexattr"),
+    ("uring_override_creds", "Linux 5.16; before, it can't be seen that a ring uses registered credentials"),
 ];
 
 /// Where a program attaches.
@@ -53,15 +41,10 @@ impl Program {
             Some(("tp_btf", point)) => Attach::Tracepoint(point.to_owned()),
             Some(("raw_tp" | "raw_tracepoint", _)) => Attach::OnDemand,
             _ => {
-                return Err(Error::Object(format!(
-                    "program {name} is in the unknown section {section}"
-                )));
+                return Err(Error::Object(format!("program {name} is in the unknown section {section}")));
             }
         };
-        Ok(Program {
-            name: name.to_owned(),
-            attach,
-        })
+        Ok(Program { name: name.to_owned(), attach })
     }
 
     /// Why a kernel may lack the hook; nothing for a required one.
@@ -69,10 +52,7 @@ impl Program {
         let Attach::Lsm(hook) = &self.attach else {
             return None;
         };
-        OPTIONAL
-            .iter()
-            .find(|(name, _)| name == hook)
-            .map(|(_, reason)| *reason)
+        OPTIONAL.iter().find(|(name, _)| name == hook).map(|(_, reason)| *reason)
     }
 
     /// The hook, for messages.
@@ -96,11 +76,8 @@ impl Program {
 
 /// The programs of an object, by name.
 pub(crate) fn programs(elf: &Elf<'_>) -> Result<Vec<Program>, Error> {
-    let mut programs = elf
-        .programs()
-        .into_iter()
-        .map(|(section, name)| Program::new(section, name))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut programs =
+        elf.programs().into_iter().map(|(section, name)| Program::new(section, name)).collect::<Result<Vec<_>, _>>()?;
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     if programs.is_empty() {
         return Err(Error::Object("it holds no program".to_owned()));
@@ -137,23 +114,14 @@ impl Host {
         wanted.extend([CAST, SETATTR]);
         let found = btf.find(&wanted);
         // Linux 5.12 put a user namespace, later an idmap, before the dentry (include/linux/lsm_hook_defs.h).
-        let arguments = found
-            .get(SETATTR)
-            .and_then(|function| btf.arguments(*function));
-        let setattr_args = arguments
-            .and_then(|count| u32::try_from(count).ok())
-            .unwrap_or(0);
-        Ok(Host {
-            found,
-            setattr_args,
-        })
+        let arguments = found.get(SETATTR).and_then(|function| btf.arguments(*function));
+        let setattr_args = arguments.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        Ok(Host { found, setattr_args })
     }
 
     /// Whether the kernel has the program's hook.
     pub(crate) fn has(&self, program: &Program) -> bool {
-        program
-            .needs()
-            .is_none_or(|name| self.found.contains_key(&name))
+        program.needs().is_none_or(|name| self.found.contains_key(&name))
     }
 
     /// BTF id of `bpf_rdonly_cast`.
@@ -162,11 +130,7 @@ impl Host {
     }
 
     pub(crate) fn ladder(&self) -> Ladder {
-        if self.cast().is_some() {
-            Ladder::Cast
-        } else {
-            Ladder::Read
-        }
+        if self.cast().is_some() { Ladder::Cast } else { Ladder::Read }
     }
 
     /// Arguments of the hook `inode_setattr`.
@@ -181,23 +145,10 @@ mod tests {
 
     #[test]
     fn a_section_says_where_a_program_attaches() {
-        let attach = |section| {
-            Program::new(section, "p")
-                .map(|program| program.attach)
-                .ok()
-        };
-        assert_eq!(
-            attach("lsm/file_open"),
-            Some(Attach::Lsm("file_open".to_owned()))
-        );
-        assert_eq!(
-            attach("lsm.s/file_open"),
-            Some(Attach::Lsm("file_open".to_owned()))
-        );
-        assert_eq!(
-            attach("tp_btf/task_newtask"),
-            Some(Attach::Tracepoint("task_newtask".to_owned()))
-        );
+        let attach = |section| Program::new(section, "p").map(|program| program.attach).ok();
+        assert_eq!(attach("lsm/file_open"), Some(Attach::Lsm("file_open".to_owned())));
+        assert_eq!(attach("lsm.s/file_open"), Some(Attach::Lsm("file_open".to_owned())));
+        assert_eq!(attach("tp_btf/task_newtask"), Some(Attach::Tracepoint("task_newtask".to_owned())));
         assert_eq!(attach("raw_tp/sys_enter"), Some(Attach::OnDemand));
         assert_eq!(attach("kprobe/do_exit"), None);
         assert_eq!(attach("license"), None);
@@ -205,12 +156,7 @@ mod tests {
 
     #[test]
     fn only_what_some_kernel_lacks_is_optional() {
-        let optional = |hook: &str| {
-            Program::new(&format!("lsm/{hook}"), "p")
-                .expect("a hook")
-                .optional()
-                .is_some()
-        };
+        let optional = |hook: &str| Program::new(&format!("lsm/{hook}"), "p").expect("a hook").optional().is_some();
         assert!(optional("file_truncate"));
         assert!(!optional("file_open"));
         assert!(!optional("bprm_check_security"));

@@ -1,10 +1,7 @@
 //! The closed set of `bpf(2)` commands that are made by hand: what the loader library lacks, on plain bytes.
 //!
 //! Everything here takes and gives owned descriptors, slices and plain-old-data, so that no caller needs unsafe code.
-#![expect(
-    unsafe_code,
-    reason = "bpf(2) has no safe wrapper for maps in maps, object information and run statistics"
-)]
+#![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for maps in maps, object information and run statistics")]
 
 use std::ffi::CString;
 use std::io;
@@ -165,19 +162,8 @@ pub(crate) struct LinkInfo {
 fn bpf<T: Pod>(command: i64, attr: &mut T) -> io::Result<i64> {
     // SAFETY: attr is initialised memory of the length that is told; every address in it comes from a slice or string that
     // the calling function keeps borrowed until this returns, with the length that the kernel takes from the object.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// The same, for commands that return a descriptor.
@@ -250,11 +236,7 @@ impl Map {
     pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.check(key.len(), self.info.key_size as usize)?;
         self.check(value.len(), self.lookup)?;
-        bpf(
-            command::MAP_UPDATE_ELEM,
-            &mut self.element(key, address(value), 0),
-        )
-        .map(drop)
+        bpf(command::MAP_UPDATE_ELEM, &mut self.element(key, address(value), 0)).map(drop)
     }
 
     /// Puts a map into a map of maps, whose values are descriptors on the way in.
@@ -276,13 +258,7 @@ impl Map {
     pub(crate) fn next_key(&self, key: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
         let size = self.info.key_size as usize;
         let mut next = vec![0u8; size];
-        let mut attr = ElementAttr {
-            map_fd: raw(self.fd()),
-            zero: 0,
-            key: 0,
-            value: next.as_mut_ptr() as u64,
-            flags: 0,
-        };
+        let mut attr = ElementAttr { map_fd: raw(self.fd()), zero: 0, key: 0, value: next.as_mut_ptr() as u64, flags: 0 };
         if let Some(key) = key {
             self.check(key.len(), size)?;
             attr.key = address(key);
@@ -295,56 +271,28 @@ impl Map {
     }
 
     fn element(&self, key: &[u8], value: u64, flags: u64) -> ElementAttr {
-        ElementAttr {
-            map_fd: raw(self.fd()),
-            zero: 0,
-            key: address(key),
-            value,
-            flags,
-        }
+        ElementAttr { map_fd: raw(self.fd()), zero: 0, key: address(key), value, flags }
     }
 
     /// The kernel copies as many bytes as the map says: a shorter slice would be read or written past its end.
     fn check(&self, given: usize, wanted: usize) -> io::Result<()> {
-        if given == wanted {
-            Ok(())
-        } else {
-            Err(io::Error::from(io::ErrorKind::InvalidInput))
-        }
+        if given == wanted { Ok(()) } else { Err(io::Error::from(io::ErrorKind::InvalidInput)) }
     }
 }
 
 /// Opens a pinned object.
 pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjectAttr {
-        path: path.as_ptr() as u64,
-        fd: 0,
-        flags: 0,
-    };
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
     bpf_fd(command::OBJ_GET, &mut attr)
 }
 
 pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
-    bpf_fd(
-        command::MAP_GET_FD_BY_ID,
-        &mut IdAttr {
-            id,
-            next: 0,
-            flags: 0,
-        },
-    )
+    bpf_fd(command::MAP_GET_FD_BY_ID, &mut IdAttr { id, next: 0, flags: 0 })
 }
 
 pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
-    bpf_fd(
-        command::PROG_GET_FD_BY_ID,
-        &mut IdAttr {
-            id,
-            next: 0,
-            flags: 0,
-        },
-    )
+    bpf_fd(command::PROG_GET_FD_BY_ID, &mut IdAttr { id, next: 0, flags: 0 })
 }
 
 /// Runs a raw tracepoint program once, in the context of this thread (net/bpf/test_run.c `bpf_prog_test_run_raw_tp`), and
@@ -352,8 +300,7 @@ pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
 pub(crate) fn run(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<u32> {
     let mut attr = RunAttr::zeroed();
     attr.prog_fd = raw(program);
-    attr.ctx_size_in =
-        u32::try_from(size_of_val(arguments)).map_err(|_| io::ErrorKind::InvalidInput)?;
+    attr.ctx_size_in = u32::try_from(size_of_val(arguments)).map_err(|_| io::ErrorKind::InvalidInput)?;
     attr.ctx_in = arguments.as_ptr() as u64;
     bpf(command::PROG_TEST_RUN, &mut attr)?;
     Ok(attr.retval)
@@ -362,13 +309,8 @@ pub(crate) fn run(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<u32>
 /// Information about a map, program or link; `T` is the beginning of the kernel's structure.
 pub(crate) fn info<T: Pod>(fd: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::zeroed();
-    let info_len =
-        u32::try_from(size_of::<T>()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut attr = InfoAttr {
-        fd: raw(fd),
-        len: info_len,
-        info: std::ptr::from_mut(&mut info) as u64,
-    };
+    let info_len = u32::try_from(size_of::<T>()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut attr = InfoAttr { fd: raw(fd), len: info_len, info: std::ptr::from_mut(&mut info) as u64 };
     bpf(command::OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
 }

@@ -18,24 +18,13 @@ pub(crate) struct Table<T> {
 
 impl<T: Pod> Table<T> {
     const UNITS: usize = {
-        assert!(
-            size_of::<T>().is_multiple_of(8) && size_of::<T>() > 0,
-            "elements are made of 8-byte units"
-        );
+        assert!(size_of::<T>().is_multiple_of(8) && size_of::<T>() > 0, "elements are made of 8-byte units");
         size_of::<T>() / 8
     };
 
     pub(crate) fn new(what: &'static str, mapping: Mapping, length: u32) -> Table<T> {
-        assert!(
-            mapping.units().len() >= length as usize * Self::UNITS,
-            "the mapping holds the table"
-        );
-        Table {
-            what,
-            mapping,
-            length,
-            element: PhantomData,
-        }
+        assert!(mapping.units().len() >= length as usize * Self::UNITS, "the mapping holds the table");
+        Table { what, mapping, length, element: PhantomData }
     }
 
     /// A copy. Units are read one by one: the caller holds the lock that writers hold, or copes with a mix of old and new.
@@ -43,10 +32,7 @@ impl<T: Pod> Table<T> {
         let start = self.start(index)?;
         let mut value = T::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut value);
-        for (unit, bytes) in self.mapping.units()[start..][..Self::UNITS]
-            .iter()
-            .zip(bytes.chunks_exact_mut(8))
-        {
+        for (unit, bytes) in self.mapping.units()[start..][..Self::UNITS].iter().zip(bytes.chunks_exact_mut(8)) {
             bytes.copy_from_slice(&unit.load(Ordering::Acquire).to_ne_bytes());
         }
         Ok(value)
@@ -67,17 +53,8 @@ impl<T: Pod> Table<T> {
     }
 
     /// One store of 8 bytes at a byte offset that is a multiple of 8.
-    pub(crate) fn store_pair(
-        &self,
-        index: u32,
-        offset: usize,
-        low: u32,
-        high: u32,
-    ) -> Result<(), Error> {
-        debug_assert!(
-            offset.is_multiple_of(8) && offset / 8 < Self::UNITS,
-            "a unit of the element"
-        );
+    pub(crate) fn store_pair(&self, index: u32, offset: usize, low: u32, high: u32) -> Result<(), Error> {
+        debug_assert!(offset.is_multiple_of(8) && offset / 8 < Self::UNITS, "a unit of the element");
         let mut bytes = [0u8; 8];
         bytes[..4].copy_from_slice(&low.to_ne_bytes());
         bytes[4..].copy_from_slice(&high.to_ne_bytes());
@@ -88,10 +65,7 @@ impl<T: Pod> Table<T> {
 
     /// The 32-bit word at a byte offset that is a multiple of 4.
     pub(crate) fn word(&self, index: u32, offset: usize) -> Result<&AtomicU32, Error> {
-        debug_assert!(
-            offset.is_multiple_of(4) && offset / 8 < Self::UNITS,
-            "a word of the element"
-        );
+        debug_assert!(offset.is_multiple_of(4) && offset / 8 < Self::UNITS, "a word of the element");
         let word = self.start(index)? * 2 + offset / 4;
         Ok(&self.mapping.words()[word])
     }
@@ -100,11 +74,7 @@ impl<T: Pod> Table<T> {
         if index < self.length {
             Ok(index as usize * Self::UNITS)
         } else {
-            Err(Error::Range {
-                what: self.what,
-                index: index.into(),
-                limit: self.length.into(),
-            })
+            Err(Error::Range { what: self.what, index: index.into(), limit: self.length.into() })
         }
     }
 }

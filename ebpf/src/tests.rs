@@ -16,10 +16,7 @@ const HEADER: &str = include_str!("../bpf/abi.h");
 static LAYOUT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/layout.bpf.o"));
 
 fn btf(object: &'static [u8]) -> Btf<'static> {
-    let section = Elf::parse(object)
-        .expect("the object")
-        .section(".BTF")
-        .expect("compiled with -g");
+    let section = Elf::parse(object).expect("the object").section(".BTF").expect("compiled with -g");
     Btf::parse(section).expect("clang's own")
 }
 
@@ -65,13 +62,8 @@ fn the_mirrors_have_the_layout_of_the_header() {
 fn constants() -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for line in HEADER.lines() {
-        let mut words = line
-            .split("/*")
-            .next()
-            .unwrap_or_default()
-            .splitn(3, char::is_whitespace);
-        let (Some("#define"), Some(name), Some(value)) = (words.next(), words.next(), words.next())
-        else {
+        let mut words = line.split("/*").next().unwrap_or_default().splitn(3, char::is_whitespace);
+        let (Some("#define"), Some(name), Some(value)) = (words.next(), words.next(), words.next()) else {
             continue;
         };
         if let Some(value) = number(value.trim()) {
@@ -79,21 +71,12 @@ fn constants() -> BTreeMap<String, u64> {
         }
     }
     let enumerators = btf(LAYOUT).enumerators();
-    found.extend(
-        enumerators
-            .into_iter()
-            .filter(|(name, _)| name.starts_with("PC_"))
-            .map(|(n, v)| (n, v.into())),
-    );
+    found.extend(enumerators.into_iter().filter(|(name, _)| name.starts_with("PC_")).map(|(n, v)| (n, v.into())));
     found
 }
 
 fn number(text: &str) -> Option<u64> {
-    if let Some((value, shift)) = text
-        .strip_prefix('(')
-        .and_then(|t| t.strip_suffix(')'))
-        .and_then(|t| t.split_once("<<"))
-    {
+    if let Some((value, shift)) = text.strip_prefix('(').and_then(|t| t.strip_suffix(')')).and_then(|t| t.split_once("<<")) {
         return Some(number(value.trim())? << number(shift.trim())?);
     }
     let text = text.trim_end_matches(['u', 'l']);
@@ -236,16 +219,9 @@ fn every_map_of_the_object_is_pinned() {
 #[test]
 fn every_program_has_a_place() {
     let programs = programs(&Elf::parse(OBJECT).expect("the object")).expect("known sections");
-    let hooks = |wanted: &str| {
-        programs
-            .iter()
-            .any(|p| p.attach == Attach::Lsm(wanted.to_owned()))
-    };
+    let hooks = |wanted: &str| programs.iter().any(|p| p.attach == Attach::Lsm(wanted.to_owned()));
     assert!(hooks("file_open") && hooks("bprm_check_security") && hooks("task_alloc"));
-    let names: HashSet<&str> = programs
-        .iter()
-        .map(|program| program.name.as_str())
-        .collect();
+    let names: HashSet<&str> = programs.iter().map(|program| program.name.as_str()).collect();
     assert_eq!(names.len(), programs.len(), "names are pins");
     assert!(names.contains("pc_stamp"), "run on demand by Kernel::stamp");
     // The kernel cuts names off after 15 bytes; the guard of our own objects goes by their beginning.
@@ -255,16 +231,8 @@ fn every_program_has_a_place() {
 #[test]
 fn the_globals_that_the_loader_sets_are_there() {
     let rodata = btf(OBJECT).variables(".rodata");
-    for name in [
-        "pc_ladder",
-        "pc_setattr_args",
-        "pc_rename_lock",
-        "pc_mount_lock",
-    ] {
-        assert!(
-            rodata.iter().any(|there| there == name),
-            "{name} is not in .rodata: {rodata:?}"
-        );
+    for name in ["pc_ladder", "pc_setattr_args", "pc_rename_lock", "pc_mount_lock"] {
+        assert!(rodata.iter().any(|there| there == name), "{name} is not in .rodata: {rodata:?}");
     }
 }
 
@@ -272,13 +240,7 @@ fn the_globals_that_the_loader_sets_are_there() {
 fn the_programs_cast_through_the_kernel_function_or_not_at_all() {
     let with = crate::elf::resolve_casts(OBJECT, Some(0x0102_0304)).expect("the object");
     let without = crate::elf::resolve_casts(OBJECT, None).expect("the object");
-    let changed = |other: &[u8]| {
-        OBJECT
-            .chunks(8)
-            .zip(other.chunks(8))
-            .filter(|(a, b)| a != b)
-            .count()
-    };
+    let changed = |other: &[u8]| OBJECT.chunks(8).zip(other.chunks(8)).filter(|(a, b)| a != b).count();
     assert!(changed(&with) > 0, "bpf/walk.h has placeholder calls");
     assert_eq!(changed(&with), changed(&without));
 }

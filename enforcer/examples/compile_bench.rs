@@ -53,11 +53,49 @@ impl Numbers {
     }
 }
 
-const TOPS: &[&str] = &["/usr/bin", "/usr/lib", "/usr/share", "/etc", "/var/lib", "/var/log", "/opt", "/srv", "/home", "/app", "/run", "/tmp"];
+const TOPS: &[&str] =
+    &["/usr/bin", "/usr/lib", "/usr/share", "/etc", "/var/lib", "/var/log", "/opt", "/srv", "/home", "/app", "/run", "/tmp"];
 const WORDS: &[&str] = &[
-    "nginx", "python3", "ssl", "private", "certs", "mysql", "data", "cache", "conf.d", "kube", "token", "secrets", "worker", "lib",
-    "node_modules", "site-packages", "log4j", "agent", "backup", "config", "users", "session", "spool", "cron", "systemd", "network",
-    "dpkg", "apt", "jvm", "tomcat", "webapps", "static", "media", "uploads", "models", "queue", "redis", "postgres", "archive", "keys",
+    "nginx",
+    "python3",
+    "ssl",
+    "private",
+    "certs",
+    "mysql",
+    "data",
+    "cache",
+    "conf.d",
+    "kube",
+    "token",
+    "secrets",
+    "worker",
+    "lib",
+    "node_modules",
+    "site-packages",
+    "log4j",
+    "agent",
+    "backup",
+    "config",
+    "users",
+    "session",
+    "spool",
+    "cron",
+    "systemd",
+    "network",
+    "dpkg",
+    "apt",
+    "jvm",
+    "tomcat",
+    "webapps",
+    "static",
+    "media",
+    "uploads",
+    "models",
+    "queue",
+    "redis",
+    "postgres",
+    "archive",
+    "keys",
 ];
 const ENDS: &[&str] = &["", ".conf", ".so", ".pem", ".key", ".sh", ".py", ".json", ".db", ".log"];
 

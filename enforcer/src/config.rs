@@ -89,12 +89,8 @@ impl Config {
     /// # Errors
     /// [`Error::Config`].
     pub fn parse(file: &Path, text: &[u8]) -> Result<Config, Error> {
-        let wrong = |(line, column): (usize, usize), message: String| Error::Config {
-            file: file.to_owned(),
-            line,
-            column,
-            message,
-        };
+        let wrong =
+            |(line, column): (usize, usize), message: String| Error::Config { file: file.to_owned(), line, column, message };
         let text = std::str::from_utf8(text).map_err(|_| wrong((1, 1), "the file is not UTF-8; save it as UTF-8".to_owned()))?;
         let mut config = Config::default();
         for field in fields(text).map_err(|(at, message)| wrong(at, message))? {

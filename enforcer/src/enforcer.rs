@@ -199,12 +199,7 @@ fn join<T: Tables>(tables: Option<&T>, record: ContainerRecord) -> Result<ArmedC
     Ok(ArmedContainer { record, status, tasks: slot.map_or(0, |slot| slot.tasks) })
 }
 
-pub(crate) fn arm_in<T: Tables>(
-    tables: &T,
-    state: &StateDir,
-    plan: &Enforce,
-    target: &Target<'_>,
-) -> Result<Armed, Error> {
+pub(crate) fn arm_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, target: &Target<'_>) -> Result<Armed, Error> {
     let _lock = state.lock()?;
     let before = state.container(&target.facts.id)?;
     let found = sets::find(tables, plan.hash)?;

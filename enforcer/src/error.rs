@@ -79,7 +79,9 @@ pub enum Error {
         limit: u32,
     },
     /// All entries for policy sets, or all memory for them, is taken.
-    #[error("the kernel tables have no room for another policy set of {bytes} bytes; let more containers share their policies, or stop some")]
+    #[error(
+        "the kernel tables have no room for another policy set of {bytes} bytes; let more containers share their policies, or stop some"
+    )]
     NoRoom {
         /// Size of the set.
         bytes: u32,

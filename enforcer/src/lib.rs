@@ -12,14 +12,14 @@ mod config;
 mod enforcer;
 mod error;
 mod files;
+#[cfg(test)]
+mod model;
 mod plan;
 mod policy_dir;
 mod root;
 mod sets;
 mod slots;
 mod state;
-#[cfg(test)]
-mod model;
 mod tables;
 
 pub use config::{CONFIG_FILE, Config, FailPolicy, MAX_CONFIG_BYTES};

@@ -351,7 +351,8 @@ fn unused_sets_stay_for_a_while_and_make_room_when_it_is_needed() {
     // All other entries are taken by sets that nobody retired because nobody ever used them (a crash, say).
     for index in 0..abi::MAX_SETS as usize {
         if index != set as usize {
-            place.model.sets.borrow_mut()[index] = abi::Set { flags: abi::SET_USED, hash: [1, index as u64], ..abi::Set::default() };
+            place.model.sets.borrow_mut()[index] =
+                abi::Set { flags: abi::SET_USED, hash: [1, index as u64], ..abi::Set::default() };
         }
     }
     let other = place.arm("b", 2, &place.enforce(one("/b"))).unwrap();

@@ -94,12 +94,7 @@ pub(crate) fn plan(
 }
 
 /// The tables of a set, from the cache or made now.
-pub(crate) fn tables(
-    state: &StateDir,
-    set: &RuleSet,
-    hash: [u64; 2],
-    facts: &ContainerFacts,
-) -> Result<Compiled, Error> {
+pub(crate) fn tables(state: &StateDir, set: &RuleSet, hash: [u64; 2], facts: &ContainerFacts) -> Result<Compiled, Error> {
     if let Some(cached) = state.cached(hash) {
         return Ok(cached);
     }

@@ -78,13 +78,8 @@ pub struct UsageError(String);
 
 /// Reads the arguments after the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, UsageError> {
-    let mut options = Options {
-        stage: Stage::CreateRuntime,
-        config: None,
-        deadline: DEFAULT_DEADLINE,
-        fail_policy: None,
-        timings: false,
-    };
+    let mut options =
+        Options { stage: Stage::CreateRuntime, config: None, deadline: DEFAULT_DEADLINE, fail_policy: None, timings: false };
     let mut stage = None;
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -95,12 +90,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, U
             Some((name, value)) if name.starts_with("--") => (name, Some(OsString::from(value))),
             _ => (text, None),
         };
-        let mut value = || {
-            joined
-                .clone()
-                .or_else(|| arguments.next())
-                .ok_or_else(|| UsageError(format!("{name} needs a value")))
-        };
+        let mut value = || joined.clone().or_else(|| arguments.next()).ok_or_else(|| UsageError(format!("{name} needs a value")));
         match name {
             "--config" => options.config = Some(PathBuf::from(value()?)),
             "--deadline" => options.deadline = deadline(&value()?)?,

@@ -76,10 +76,7 @@ impl Bundle {
         let path = real_path(host, &fd).unwrap_or_else(|| dir.to_owned());
         let file = path.join("config.json");
         let bytes = host::read_at(&fd, Path::new("config.json"), &file, MAX_CONFIG_BYTES)?;
-        let written: Written = object(&bytes).map_err(|source| BundleError::Json {
-            path: file.clone(),
-            source,
-        })?;
+        let written: Written = object(&bytes).map_err(|source| BundleError::Json { path: file.clone(), source })?;
         let root = match written.root {
             Some(root) if !root.path.is_empty() && !root.path.contains('\0') => path.join(root.path),
             _ => return Err(BundleError::NoRoot { path: file }),

@@ -32,10 +32,14 @@ pub enum CgroupError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// Only cgroup v1.
-    #[error("no cgroup2 file system is mounted; boot with systemd.unified_cgroup_hierarchy=1, or mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")]
+    #[error(
+        "no cgroup2 file system is mounted; boot with systemd.unified_cgroup_hierarchy=1, or mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )]
     NoHierarchy,
     /// The process is in no cgroup that can be seen from here.
-    #[error("process {pid} has no cgroup in the cgroup2 hierarchy that the hook sees ({path:?}); run the runtime in the host's cgroup namespace, with a runtime that uses cgroup2")]
+    #[error(
+        "process {pid} has no cgroup in the cgroup2 hierarchy that the hook sees ({path:?}); run the runtime in the host's cgroup namespace, with a runtime that uses cgroup2"
+    )]
     Invisible {
         /// Its pid.
         pid: u32,
@@ -43,7 +47,9 @@ pub enum CgroupError {
         path: String,
     },
     /// The container shares its cgroup with the runtime.
-    #[error("the container has no cgroup of its own (it is in {path:?} with its runtime); don't start it with --cgroups=disabled, nor by a runtime without cgroup2 support")]
+    #[error(
+        "the container has no cgroup of its own (it is in {path:?} with its runtime); don't start it with --cgroups=disabled, nor by a runtime without cgroup2 support"
+    )]
     Shared {
         /// The cgroup.
         path: PathBuf,
@@ -102,10 +108,7 @@ fn membership(process: &Process) -> Result<PathBuf, CgroupError> {
     if visible && !path.as_os_str().as_bytes().ends_with(b" (deleted)") {
         Ok(path.to_owned())
     } else {
-        Err(CgroupError::Invisible {
-            pid: process.pid,
-            path: path.display().to_string(),
-        })
+        Err(CgroupError::Invisible { pid: process.pid, path: path.display().to_string() })
     }
 }
 
@@ -116,10 +119,8 @@ fn own_subtree(path: &Path, id: &str) -> PathBuf {
     /// Shorter ids turn up in names by accident.
     const MIN_TELLING_ID: usize = 32;
     if id.len() >= MIN_TELLING_ID {
-        let has_id = |dir: &&Path| {
-            dir.file_name()
-                .is_some_and(|name| name.as_bytes().windows(id.len()).any(|part| part == id.as_bytes()))
-        };
+        let has_id =
+            |dir: &&Path| dir.file_name().is_some_and(|name| name.as_bytes().windows(id.len()).any(|part| part == id.as_bytes()));
         if let Some(top) = path.ancestors().filter(has_id).last() {
             return top.to_owned();
         }
@@ -132,10 +133,7 @@ fn own_subtree(path: &Path, id: &str) -> PathBuf {
 
 fn directory(path: &Path) -> Result<((u32, u32), u64), ReadError> {
     let fd = host::open_dir(path)?;
-    let stat = rustix::fs::fstat(&fd).map_err(|errno| ReadError::System {
-        path: path.to_owned(),
-        errno,
-    })?;
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| ReadError::System { path: path.to_owned(), errno })?;
     Ok(((rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)), stat.st_ino))
 }
 
@@ -165,9 +163,9 @@ fn unescape(field: &[u8]) -> PathBuf {
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
         let octal = |digits: &[u8]| {
-            digits.iter().try_fold(0u32, |value, digit| {
-                (b'0'..=b'7').contains(digit).then(|| value * 8 + u32::from(digit - b'0'))
-            })
+            digits
+                .iter()
+                .try_fold(0u32, |value, digit| (b'0'..=b'7').contains(digit).then(|| value * 8 + u32::from(digit - b'0')))
         };
         match (first, tail.get(..3).and_then(octal).and_then(|value| u8::try_from(value).ok())) {
             (b'\\', Some(byte)) => {

@@ -22,10 +22,7 @@ pub struct Host {
 
 impl Default for Host {
     fn default() -> Self {
-        Host {
-            proc: PathBuf::from("/proc"),
-            uid: rustix::process::geteuid().as_raw(),
-        }
+        Host { proc: PathBuf::from("/proc"), uid: rustix::process::geteuid().as_raw() }
     }
 }
 
@@ -75,25 +72,18 @@ pub fn because(errno: Errno) -> String {
 
 /// Opens a regular file below `dir` for reading. The last component is not followed when it is a symbolic link.
 pub fn open_regular(dir: impl AsFd, name: &Path, shown: &Path) -> Result<File, ReadError> {
-    let system = |errno| ReadError::System {
-        path: shown.to_owned(),
-        errno,
-    };
+    let system = |errno| ReadError::System { path: shown.to_owned(), errno };
     // O_NONBLOCK: opening a FIFO for reading would wait for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Err(Errno::LOOP) => {
-            return Err(ReadError::NotAFile {
-                path: shown.to_owned(),
-            });
+            return Err(ReadError::NotAFile { path: shown.to_owned() });
         }
         opened => opened.map_err(system)?,
     };
     let stat = rustix::fs::fstat(&fd).map_err(system)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(ReadError::NotAFile {
-            path: shown.to_owned(),
-        });
+        return Err(ReadError::NotAFile { path: shown.to_owned() });
     }
     Ok(File::from(fd))
 }
@@ -112,31 +102,18 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
 /// Reads to the end of a stream that must not be longer than `limit` bytes.
 pub fn read_to_limit(stream: impl Read, shown: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    stream
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| ReadError::System {
-            path: shown.to_owned(),
-            errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
-        })?;
+    stream.take(limit + 1).read_to_end(&mut bytes).map_err(|error| ReadError::System {
+        path: shown.to_owned(),
+        errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+    })?;
     if bytes.len() as u64 > limit {
-        return Err(ReadError::TooLarge {
-            path: shown.to_owned(),
-            limit,
-        });
+        return Err(ReadError::TooLarge { path: shown.to_owned(), limit });
     }
     Ok(bytes)
 }
 
 /// Opens a directory for looking things up in it. Symbolic links are followed.
 pub fn open_dir(path: &Path) -> Result<OwnedFd, ReadError> {
-    rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|errno| ReadError::System {
-        path: path.to_owned(),
-        errno,
-    })
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| ReadError::System { path: path.to_owned(), errno })
 }

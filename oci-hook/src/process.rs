@@ -53,7 +53,9 @@ pub enum ProcessError {
         path: PathBuf,
     },
     /// The process shares the runtime's mount namespace.
-    #[error("process {pid} is in the runtime's own mount namespace; Portcullis protects containers that have a mount namespace of their own")]
+    #[error(
+        "process {pid} is in the runtime's own mount namespace; Portcullis protects containers that have a mount namespace of their own"
+    )]
     SameMounts {
         /// Its pid.
         pid: u32,
@@ -101,38 +103,24 @@ impl Process {
             Err(error) if error.is_absent() && host.proc.exists() => return Err(ProcessError::Gone { pid }),
             opened => opened?,
         };
-        Ok(Process {
-            pid,
-            dir,
-            shown,
-            start: 0,
-        })
+        Ok(Process { pid, dir, shown, start: 0 })
     }
 
     /// The process lives, and its pid still means it.
     pub fn check_unchanged(&self, host: &Host) -> Result<(), ProcessError> {
         let now = Process::open(host, self.pid)?;
-        if now.start == self.start {
-            Ok(())
-        } else {
-            Err(ProcessError::Reused { pid: self.pid })
-        }
+        if now.start == self.start { Ok(()) } else { Err(ProcessError::Reused { pid: self.pid }) }
     }
 
     /// A process that a runtime made before it ran this hook cannot be younger than the hook.
     pub fn check_not_younger_than(&self, hook: &Process) -> Result<(), ProcessError> {
-        if self.start <= hook.start {
-            Ok(())
-        } else {
-            Err(ProcessError::Reused { pid: self.pid })
-        }
+        if self.start <= hook.start { Ok(()) } else { Err(ProcessError::Reused { pid: self.pid }) }
     }
 
     /// Inode of the process's mount namespace.
     pub fn mount_namespace(&self) -> Result<u32, ProcessError> {
         let shown = self.shown.join("ns/mnt");
-        let link = rustix::fs::readlinkat(&self.dir, "ns/mnt", Vec::new())
-            .map_err(|errno| self.system(&shown, errno))?;
+        let link = rustix::fs::readlinkat(&self.dir, "ns/mnt", Vec::new()).map_err(|errno| self.system(&shown, errno))?;
         link.to_str()
             .ok()
             .and_then(|text| text.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok())
@@ -171,11 +159,7 @@ impl Process {
     pub fn open_root(&self, path: &Path) -> Result<OwnedFd, ProcessError> {
         let refused = |errno| match errno {
             Errno::SRCH => ProcessError::Gone { pid: self.pid },
-            errno => ProcessError::Root {
-                pid: self.pid,
-                root: path.to_owned(),
-                errno,
-            },
+            errno => ProcessError::Root { pid: self.pid, root: path.to_owned(), errno },
         };
         let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let slash = rustix::fs::openat(&self.dir, "root", dir, Mode::empty()).map_err(refused)?;
@@ -195,9 +179,7 @@ impl Process {
 
     fn stat(&self) -> Result<Stat, ProcessError> {
         let text = self.read("stat", MAX_PROC_BYTES)?;
-        parse_stat(&text).ok_or_else(|| ProcessError::Malformed {
-            path: self.shown.join("stat"),
-        })
+        parse_stat(&text).ok_or_else(|| ProcessError::Malformed { path: self.shown.join("stat") })
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ProcessError> {
@@ -213,11 +195,7 @@ impl Process {
         if errno == Errno::SRCH || (errno == Errno::NOENT && !self.shown.join("stat").exists()) {
             ProcessError::Gone { pid: self.pid }
         } else {
-            ReadError::System {
-                path: shown.to_owned(),
-                errno,
-            }
-            .into()
+            ReadError::System { path: shown.to_owned(), errno }.into()
         }
     }
 }

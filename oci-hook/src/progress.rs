@@ -43,11 +43,7 @@ impl Progress {
             name: OnceLock::new(),
             fail_policy: OnceLock::new(),
             warning: OnceLock::new(),
-            phases: Mutex::new(Phases {
-                current: "start",
-                since: Instant::now(),
-                done: Vec::new(),
-            }),
+            phases: Mutex::new(Phases { current: "start", since: Instant::now(), done: Vec::new() }),
         }
     }
 

@@ -64,7 +64,9 @@ pub enum HookError {
     #[error("{0}")]
     Enforcement(Failure),
     /// Rootless.
-    #[error("containers without root are not protected: the hook runs in a user namespace or not as root and cannot reach the kernel programs; run the container as root, or take this hook out of the hooks_dir of rootless containers")]
+    #[error(
+        "containers without root are not protected: the hook runs in a user namespace or not as root and cannot reach the kernel programs; run the container as root, or take this hook out of the hooks_dir of rootless containers"
+    )]
     Rootless,
     /// Out of time.
     #[error("not done after {:.1} s, while: {phase}; start the container again, or raise --deadline and the timeout in hooks.d", deadline.as_secs_f64())]
@@ -90,15 +92,11 @@ pub fn run<E: Enforcement>(host: &Host, options: &Options, enforcement: &Arc<E>,
     let progress = Arc::new(Progress::new());
     let result = within_deadline(host, options, enforcement, &progress, input);
     let mut finish = match (options.stage, result) {
-        (_, Ok(())) => Finish {
-            code: 0,
-            lines: progress.warning.get().map(|warning| line(warning)).into_iter().collect(),
-        },
+        (_, Ok(())) => Finish { code: 0, lines: progress.warning.get().map(|warning| line(warning)).into_iter().collect() },
         (Stage::CreateRuntime, Err(error)) => refuse_or_permit(options, &**enforcement, &progress, &error),
-        (Stage::Poststop, Err(error)) => Finish {
-            code: 0,
-            lines: vec![line(&format!("{}: cannot be taken out of force: {error}", container(&progress)))],
-        },
+        (Stage::Poststop, Err(error)) => {
+            Finish { code: 0, lines: vec![line(&format!("{}: cannot be taken out of force: {error}", container(&progress)))] }
+        }
     };
     if options.timings {
         finish.lines.push(line(&format!("timings {}", progress.timings())));
@@ -123,10 +121,7 @@ fn within_deadline<E: Enforcement>(
             Stage::Poststop => poststop(&*enforcement, &progress, input),
         }));
     });
-    let late = |phase| HookError::Deadline {
-        deadline: options.deadline,
-        phase,
-    };
+    let late = |phase| HookError::Deadline { deadline: options.deadline, phase };
     match done.recv_timeout(options.deadline) {
         Ok(result) => return result,
         Err(RecvTimeoutError::Disconnected) => return Err(HookError::Broken(progress.phase())),
@@ -153,12 +148,7 @@ fn within_deadline<E: Enforcement>(
 }
 
 /// Finds out who the container is and arms it.
-fn create_runtime<E: Enforcement>(
-    host: &Host,
-    enforcement: &E,
-    progress: &Progress,
-    input: impl Read,
-) -> Result<(), HookError> {
+fn create_runtime<E: Enforcement>(host: &Host, enforcement: &E, progress: &Progress, input: impl Read) -> Result<(), HookError> {
     progress.enter("reading the state");
     let state = read_state(progress, input);
     let own = Process::own(host)?;
@@ -258,10 +248,7 @@ fn read_state(progress: &Progress, input: impl Read) -> Result<State, StateError
 fn refuse_or_permit<E: Enforcement>(options: &Options, enforcement: &E, progress: &Progress, error: &HookError) -> Finish {
     let policy = options.fail_policy.or(progress.fail_policy.get().copied());
     if policy != Some(FailPolicy::Permit) {
-        return Finish {
-            code: 1,
-            lines: vec![line(&format!("{} refused: {error}", container(progress)))],
-        };
+        return Finish { code: 1, lines: vec![line(&format!("{} refused: {error}", container(progress)))] };
     }
     let id = progress.id.get().map_or("", String::as_str);
     let name = progress.name.get().map_or("", String::as_str);
@@ -270,10 +257,7 @@ fn refuse_or_permit<E: Enforcement>(options: &Options, enforcement: &E, progress
         Err(failure) => format!(" (and no record of this could be written: {failure})"),
     };
     let text = format!("WARNING: {} starts WITHOUT PROTECTION, by fail policy permit: {error}{recorded}", container(progress));
-    Finish {
-        code: 0,
-        lines: vec![line(&text)],
-    }
+    Finish { code: 0, lines: vec![line(&text)] }
 }
 
 /// `container 6a63c4a301f4 (web)`.

@@ -45,13 +45,19 @@ pub enum StateError {
     #[error("the container state is unusable: {0}; the runtime has to write one OCI state to the hook's standard input")]
     Read(#[from] ReadError),
     /// Not a state.
-    #[error("the container state is not an OCI state: {0}; the runtime has to write one JSON object to the hook's standard input")]
+    #[error(
+        "the container state is not an OCI state: {0}; the runtime has to write one JSON object to the hook's standard input"
+    )]
     Json(serde_json::Error),
     /// An id that is not safe to use.
-    #[error("the container id {0:?} is unusable: it must be 1 to {MAX_ID_BYTES} letters, digits and _.+:- and begin with a letter or digit")]
+    #[error(
+        "the container id {0:?} is unusable: it must be 1 to {MAX_ID_BYTES} letters, digits and _.+:- and begin with a letter or digit"
+    )]
     Id(String),
     /// No process to protect.
-    #[error("the container state has no usable pid ({0}); createRuntime hooks run after the runtime has made the container's init")]
+    #[error(
+        "the container state has no usable pid ({0}); createRuntime hooks run after the runtime has made the container's init"
+    )]
     Pid(String),
     /// No place to read the configuration from.
     #[error("the container state has no usable bundle ({0:?}); it must be the absolute path of the directory of config.json")]
@@ -144,9 +150,7 @@ pub(crate) fn strings(annotations: BTreeMap<String, Value>) -> BTreeMap<String, 
 fn is_usable_id(id: &str) -> bool {
     id.len() <= MAX_ID_BYTES
         && id.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.+:-".contains(&byte))
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.+:-".contains(&byte))
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -13,7 +13,9 @@ use crate::identity::{Engine, Identity, Known};
 
 /// A policy that cannot be decided upon.
 #[derive(Debug, thiserror::Error)]
-#[error("policy {policy} selects containers by {what}, and this container's {what} cannot be read: {reason}; select by something else, or repair what is named")]
+#[error(
+    "policy {policy} selects containers by {what}, and this container's {what} cannot be read: {reason}; select by something else, or repair what is named"
+)]
 pub struct Undecided {
     /// The policy's id.
     pub policy: String,
@@ -50,11 +52,7 @@ pub fn check(policies: &[Policy], who: &Identity, facts: &ContainerFacts) -> Res
         if let Some((what, reason)) = gap
             && applies(&known, facts).is_ok()
         {
-            return Err(Undecided {
-                policy: policy.id(),
-                what,
-                reason: reason.to_owned(),
-            });
+            return Err(Undecided { policy: policy.id(), what, reason: reason.to_owned() });
         }
     }
     Ok(())
@@ -68,10 +66,9 @@ fn without_unknown<'w>(policy: &Policy, who: &'w Identity) -> (Policy, Option<(&
         _ => missing("labels", &who.labels),
     };
     let of_expression = |expression: &Expression| match expression.key {
-        ExpressionKey::Label => expression
-            .values
-            .iter()
-            .find_map(|value| unknown(value.split_once('=').map_or(value.as_str(), |(label, _)| label))),
+        ExpressionKey::Label => {
+            expression.values.iter().find_map(|value| unknown(value.split_once('=').map_or(value.as_str(), |(label, _)| label)))
+        }
         ExpressionKey::Namespace => None,
     };
     let mut gap = None;

@@ -92,7 +92,10 @@ fn permit_is_loud_and_leaves_a_record() {
     let output = hook(dir.path(), &["--fail-policy", "permit", "createRuntime"], r#"{"id":"c1","pid":0,"bundle":"/x"}"#);
     assert_eq!(output.status.code(), Some(0));
     let stderr = text(&output.stderr);
-    assert!(stderr.starts_with("portcullis-hook: WARNING: container c1 starts WITHOUT PROTECTION, by fail policy permit: "), "{stderr}");
+    assert!(
+        stderr.starts_with("portcullis-hook: WARNING: container c1 starts WITHOUT PROTECTION, by fail policy permit: "),
+        "{stderr}"
+    );
     assert_eq!(stderr.lines().count(), 1);
     if !stderr.contains("containers without root") {
         assert!(!stderr.contains("no record"), "{stderr}");

@@ -133,8 +133,7 @@ mod tests {
     fn every_spelling_is_one_capability() {
         for capability in Capability::all() {
             let name = capability.name();
-            for spelling in
-                [name.to_owned(), name.to_uppercase(), format!("cap_{name}"), format!("CAP_{}", name.to_uppercase())]
+            for spelling in [name.to_owned(), name.to_uppercase(), format!("cap_{name}"), format!("CAP_{}", name.to_uppercase())]
             {
                 assert_eq!(spelling.parse(), Ok(capability));
             }

@@ -147,9 +147,8 @@ pub struct Candidate {
 pub fn decide(set: &RuleSet, subject: &Subject<'_>, op: &Operation<'_>) -> Decision {
     for candidate in precedence(set) {
         let rule = &*set.rules[candidate.rule];
-        let covered = rule.class == op.class()
-            && source_matches(rule, subject.exe)
-            && object_matches(&rule.objects[candidate.object], op);
+        let covered =
+            rule.class == op.class() && source_matches(rule, subject.exe) && object_matches(&rule.objects[candidate.object], op);
         if !covered {
             continue;
         }

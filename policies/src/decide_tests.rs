@@ -72,9 +72,7 @@ fn nothing_is_decided_without_rules() {
 #[test]
 fn a_directory_covers_itself_and_what_is_in_it() {
     let covers = |object: &Object, path: &str| path_matches(object, path.as_bytes());
-    assert!(
-        covers(&dir("/a", false), "/a") && covers(&dir("/a", false), "/a/b") && !covers(&dir("/a", false), "/a/b/c")
-    );
+    assert!(covers(&dir("/a", false), "/a") && covers(&dir("/a", false), "/a/b") && !covers(&dir("/a", false), "/a/b/c"));
     assert!(covers(&dir("/a", true), "/a") && covers(&dir("/a", true), "/a/b/c") && !covers(&dir("/a", true), "/ab"));
     assert!(covers(&dir("", false), "/") && covers(&dir("", false), "/a") && !covers(&dir("", false), "/a/b"));
     assert!(covers(&dir("", true), "/") && covers(&dir("", true), "/a/b"));
@@ -82,8 +80,7 @@ fn a_directory_covers_itself_and_what_is_in_it() {
 
 #[test]
 fn the_more_specific_object_wins_whatever_its_action() {
-    let by_strength =
-        [path("/a/b"), pattern("/a/[b]"), pattern("/*/b"), dir("/a", false), dir("/a", true), dir("", true)];
+    let by_strength = [path("/a/b"), pattern("/a/[b]"), pattern("/*/b"), dir("/a", false), dir("/a", true), dir("", true)];
     for (at, strong) in by_strength.iter().enumerate() {
         for weak in &by_strength[at + 1..] {
             let allows = set(vec![file(Action::Block, weak.clone()), file(Action::Allow, strong.clone())]);
@@ -101,8 +98,7 @@ fn an_execname_stands_between_path_and_pattern() {
     let of = |action, object| rule(Class::Process, action, object);
     let by_path = set(vec![of(Action::Block, name()), of(Action::Allow, path("/a/b"))]);
     assert_eq!(decide(&by_path, &ANYBODY, &exec).cause, Cause::Rule(1));
-    let by_name =
-        set(vec![of(Action::Block, pattern("/a/[b]")), of(Action::Block, pattern("/a/b*")), of(Action::Allow, name())]);
+    let by_name = set(vec![of(Action::Block, pattern("/a/[b]")), of(Action::Block, pattern("/a/b*")), of(Action::Allow, name())]);
     assert_eq!(decide(&by_name, &ANYBODY, &exec).cause, Cause::Rule(2));
 }
 
@@ -120,9 +116,7 @@ fn a_source_is_stronger_than_any_object() {
 #[test]
 fn between_equals_block_beats_audit_beats_allow() {
     let of = |action| file(action, path("/a/b"));
-    for actions in
-        [vec![Action::Allow, Action::Audit], vec![Action::Audit, Action::Block], vec![Action::Allow, Action::Block]]
-    {
+    for actions in [vec![Action::Allow, Action::Audit], vec![Action::Audit, Action::Block], vec![Action::Allow, Action::Block]] {
         let set = set(actions.iter().copied().map(of).collect());
         assert_eq!(decide(&set, &ANYBODY, &READ).cause, Cause::Rule(1), "{actions:?}");
     }
@@ -241,13 +235,9 @@ fn any_object(class: Class) -> BoxedStrategy<Object> {
     ];
     match class {
         Class::File => files.boxed(),
-        Class::Process => {
-            prop_oneof![files, select(&["a", "b"][..]).prop_map(|name| Object::ExecName(name.into()))].boxed()
-        }
+        Class::Process => prop_oneof![files, select(&["a", "b"][..]).prop_map(|name| Object::ExecName(name.into()))].boxed(),
         Class::Network => protocols.prop_map(Object::Protocol).boxed(),
-        Class::Capability => {
-            (0u8..3).prop_map(|number| Object::Capability(Capability::from_number(number).unwrap())).boxed()
-        }
+        Class::Capability => (0u8..3).prop_map(|number| Object::Capability(Capability::from_number(number).unwrap())).boxed(),
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Pure by design: no I/O, no clock, no kernel. See `SPECIFICATION.md` for the meaning in prose.
 
-pub mod meaning;
 pub mod capability;
 pub mod decide;
-pub mod glob;
-pub mod network;
 pub mod diagnostic;
 pub mod expectation;
+pub mod glob;
 pub mod links;
 mod mean;
+pub mod meaning;
+pub mod network;
 pub mod parse;
 mod path;
 pub mod policy;

@@ -114,19 +114,16 @@ mod tests {
     #[test]
     fn objects_and_sources_get_the_names_they_lead_to_beside_their_own() {
         let dir = |dir: &str| Object::Directory { dir: dir.into(), recursive: true };
-        let written =
-            vec![Object::Path(b"/bin/x".into()), dir("/bin"), pattern(b"/bin/*"), dir("/all"), pattern(b"/all/\\**")];
+        let written = vec![Object::Path(b"/bin/x".into()), dir("/bin"), pattern(b"/bin/*"), dir("/all"), pattern(b"/all/\\**")];
         let followed = through_links(&set(written.clone(), &["/bin/app", "/"]), leads);
-        let more =
-            [Object::Path(b"/usr/bin/x".into()), dir("/usr/bin"), pattern(b"/usr/bin/*"), dir(""), pattern(b"/\\**")];
+        let more = [Object::Path(b"/usr/bin/x".into()), dir("/usr/bin"), pattern(b"/usr/bin/*"), dir(""), pattern(b"/\\**")];
         assert_eq!(followed.rules[0].objects, [&written[..], &more[..]].concat());
         assert_eq!(followed.rules[0].sources, [&b"/bin/app"[..], b"/", b"/usr/bin/app"]);
     }
 
     #[test]
     fn a_rule_that_no_link_concerns_is_the_same_rule() {
-        let plain =
-            set(vec![Object::Path(b"/opt/x".into()), pattern(b"/**/x"), Object::ExecName(b"x".into())], &["/opt/y"]);
+        let plain = set(vec![Object::Path(b"/opt/x".into()), pattern(b"/**/x"), Object::ExecName(b"x".into())], &["/opt/y"]);
         assert!(Arc::ptr_eq(&through_links(&plain, leads).rules[0], &plain.rules[0]));
     }
 

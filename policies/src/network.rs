@@ -326,10 +326,7 @@ impl SocketKind {
     /// Whether the default posture of an allow-list judges such sockets. Unix and netlink sockets are how libraries talk to
     /// their own host (name service, syslog, interface lists); "only TCP" has never meant to take these away.
     pub fn has_posture(self) -> bool {
-        !matches!(
-            self,
-            SocketKind::UnixStream | SocketKind::UnixDgram | SocketKind::UnixSeqPacket | SocketKind::Netlink
-        )
+        !matches!(self, SocketKind::UnixStream | SocketKind::UnixDgram | SocketKind::UnixSeqPacket | SocketKind::Netlink)
     }
 }
 
@@ -339,8 +336,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_socket() -> impl Strategy<Value = Socket> {
-        let family =
-            prop_oneof![Just(AF_UNIX), Just(AF_INET), Just(AF_INET6), Just(AF_NETLINK), Just(AF_PACKET), 0u16..50];
+        let family = prop_oneof![Just(AF_UNIX), Just(AF_INET), Just(AF_INET6), Just(AF_NETLINK), Just(AF_PACKET), 0u16..50];
         let protocol = prop_oneof![
             Just(0u16),
             Just(1),

@@ -52,13 +52,7 @@ fn the_policies_of_a_document_mean_the_same_as_a_file_of_their_own() {
         assert_eq!(inline.policies, from_file.policies);
         for case in document.cases.iter().filter(|case| !matches!(case.only, Only::Kernel(_))) {
             let (a, b) = (document.evaluate(&inline, case), alone.evaluate(&from_file, case));
-            assert_eq!(
-                (a.verdict, a.reason.name()),
-                (b.verdict, b.reason.name()),
-                "{file}: {}:{}",
-                document.name,
-                case.name
-            );
+            assert_eq!((a.verdict, a.reason.name()), (b.verdict, b.reason.name()), "{file}: {}:{}", document.name, case.name);
         }
     }
 }

@@ -25,9 +25,7 @@ impl Room {
             eprintln!("skipped: loading programs needs root");
             return None;
         }
-        let room = Room {
-            name: format!("portcullis-test-{name}-{}", process::id()),
-        };
+        let room = Room { name: format!("portcullis-test-{name}-{}", process::id()) };
         match room.place().mount() {
             Ok(_) => Some(room),
             Err(error) => {
@@ -62,16 +60,11 @@ fn tracing(program: &Program) -> bool {
 }
 
 fn by(ladder: Ladder) -> Options {
-    Options {
-        ladder: Some(ladder),
-    }
+    Options { ladder: Some(ladder) }
 }
 
 fn names(programs: &[ProgramInfo]) -> Vec<&str> {
-    programs
-        .iter()
-        .map(|program| program.name.as_str())
-        .collect()
+    programs.iter().map(|program| program.name.as_str()).collect()
 }
 
 #[test]
@@ -79,19 +72,11 @@ fn what_is_loaded_is_pinned_and_found_again() {
     let Some(room) = Room::new("pins") else {
         return;
     };
-    assert!(matches!(
-        Kernel::open_at(room.place()),
-        Err(Error::NotLoaded)
-    ));
+    assert!(matches!(Kernel::open_at(room.place()), Err(Error::NotLoaded)));
     let kernel = room.load(Options::default()).expect("loading");
     let first = kernel.programs().expect("programs");
     assert_eq!(names(&first), ["pc_stamp", "pc_task_exit", "pc_task_new"]);
-    assert!(
-        first
-            .iter()
-            .all(|p| p.xlated_insns > 0 && p.attached == (p.name != "pc_stamp")),
-        "{first:?}"
-    );
+    assert!(first.iter().all(|p| p.xlated_insns > 0 && p.attached == (p.name != "pc_stamp")), "{first:?}");
     assert_eq!(room.place().pinned_maps().expect("maps"), MAPS);
     let config = kernel.config().expect("config");
     assert_eq!((config.layout, config.armed), (abi::LAYOUT, 0));
@@ -99,28 +84,17 @@ fn what_is_loaded_is_pinned_and_found_again() {
 
     let links = |kernel: &Kernel| {
         let build = kernel.programs().expect("programs")[0].build.clone();
-        fs::metadata(kernel.place.build(&build).join("pc_task_new"))
-            .expect("a pin")
-            .ino()
+        fs::metadata(kernel.place.build(&build).join("pc_task_new")).expect("a pin").ino()
     };
     let pinned = links(&kernel);
     drop(kernel);
     let again = room.load(Options::default()).expect("loading again");
     assert_eq!(links(&again), pinned, "nothing is loaded twice");
-    assert_eq!(
-        Kernel::open_at(room.place())
-            .expect("opening")
-            .programs()
-            .expect("programs"),
-        first
-    );
+    assert_eq!(Kernel::open_at(room.place()).expect("opening").programs().expect("programs"), first);
 
     Kernel::unload_at(&room.place()).expect("unloading");
     assert!(!room.root().exists());
-    assert!(matches!(
-        Kernel::open_at(room.place()),
-        Err(Error::NotLoaded)
-    ));
+    assert!(matches!(Kernel::open_at(room.place()), Err(Error::NotLoaded)));
 }
 
 #[test]
@@ -129,16 +103,9 @@ fn an_upgrade_keeps_what_is_armed() {
         return;
     };
     let kernel = room.load(by(Ladder::Read)).expect("loading");
-    let slot = abi::Slot {
-        flags: abi::SLOT_ARMED,
-        epoch: 3,
-        cgroup: 77,
-        ..Default::default()
-    };
+    let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 3, cgroup: 77, ..Default::default() };
     kernel.write_slot(5, &slot).expect("a slot");
-    kernel
-        .cgroup_arm(77, abi::Cgroup { slot: 5, epoch: 3 })
-        .expect("arming");
+    kernel.cgroup_arm(77, abi::Cgroup { slot: 5, epoch: 3 }).expect("arming");
     kernel.set_armed(1).expect("config");
     let old = kernel.programs().expect("programs");
 
@@ -147,10 +114,7 @@ fn an_upgrade_keeps_what_is_armed() {
     assert_eq!(names(&old), names(&new));
     assert_ne!(old[0].build, new[0].build);
     assert_eq!(upgraded.read_slot(5).expect("slot"), slot);
-    assert_eq!(
-        upgraded.cgroup_list().expect("list"),
-        [(77, abi::Cgroup { slot: 5, epoch: 3 })]
-    );
+    assert_eq!(upgraded.cgroup_list().expect("list"), [(77, abi::Cgroup { slot: 5, epoch: 3 })]);
     assert_eq!(upgraded.config().expect("config").armed, 1);
 }
 
@@ -171,29 +135,12 @@ fn an_upgrade_that_fails_leaves_what_was_in_force() {
             u64::from_ne_bytes(unit)
         })
         .collect();
-    let refused = Kernel::load_at(
-        room.place(),
-        bytemuck::cast_slice(&broken),
-        by(Ladder::Cast),
-        |_| true,
-    );
+    let refused = Kernel::load_at(room.place(), bytemuck::cast_slice(&broken), by(Ladder::Cast), |_| true);
     let message = refused.err().expect("refused").to_string();
-    assert!(
-        message.starts_with("the kernel refused the program pc_"),
-        "{message}"
-    );
-    assert_eq!(
-        Kernel::open_at(room.place())
-            .expect("opening")
-            .programs()
-            .expect("programs"),
-        before
-    );
+    assert!(message.starts_with("the kernel refused the program pc_"), "{message}");
+    assert_eq!(Kernel::open_at(room.place()).expect("opening").programs().expect("programs"), before);
     let links = room.root().join(format!("v{}", abi::LAYOUT)).join("links");
-    assert_eq!(
-        crate::pins::entries(&links).expect("links"),
-        [before[0].build.as_str()]
-    );
+    assert_eq!(crate::pins::entries(&links).expect("links"), [before[0].build.as_str()]);
 }
 
 #[test]
@@ -205,35 +152,18 @@ fn an_upgrade_that_was_cut_short_is_cleaned_up() {
     let kernel = room.load(by(Ladder::Cast)).expect("upgrading");
     let build = kernel.programs().expect("programs")[0].build.clone();
     let links = room.root().join(format!("v{}", abi::LAYOUT)).join("links");
-    for left in [
-        "0123456789abcdef-1",
-        "0123456789abcdef-2-new",
-        "0123456789abcdef-2-old",
-    ] {
+    for left in ["0123456789abcdef-1", "0123456789abcdef-2-new", "0123456789abcdef-2-old"] {
         fs::create_dir(links.join(left)).expect("a directory on the BPF file system");
     }
-    assert_eq!(
-        room.place().builds().expect("builds").len(),
-        2,
-        "both are attached, the stricter wins"
-    );
+    assert_eq!(room.place().builds().expect("builds").len(), 2, "both are attached, the stricter wins");
     room.load(by(Ladder::Cast)).expect("loading");
-    assert_eq!(
-        crate::pins::entries(&links).expect("links"),
-        [build.as_str()]
-    );
+    assert_eq!(crate::pins::entries(&links).expect("links"), [build.as_str()]);
 
     // A pin that somebody has removed is a reason to load anew, and what is left stays until then.
     fs::remove_file(links.join(&build).join("pc_task_exit")).expect("removing a pin");
     let mended = room.load(by(Ladder::Cast)).expect("loading");
-    assert_eq!(
-        names(&mended.programs().expect("programs")),
-        ["pc_stamp", "pc_task_exit", "pc_task_new"]
-    );
-    assert_eq!(
-        crate::pins::entries(&links).expect("links"),
-        [build.as_str()]
-    );
+    assert_eq!(names(&mended.programs().expect("programs")), ["pc_stamp", "pc_task_exit", "pc_task_new"]);
+    assert_eq!(crate::pins::entries(&links).expect("links"), [build.as_str()]);
 }
 
 #[test]
@@ -242,52 +172,19 @@ fn tables_are_the_kernels_own_memory() {
         return;
     };
     let kernel = room.load(Options::default()).expect("loading");
-    let set = abi::Set {
-        flags: abi::SET_USED,
-        segment: 1,
-        hash: [u64::MAX, 2],
-        unmatched: 9,
-        ..Default::default()
-    };
-    kernel
-        .write_set(abi::MAX_SETS - 1, &set)
-        .expect("the last set");
-    kernel
-        .store_set_retired(abi::MAX_SETS - 1, 55)
-        .expect("retired");
+    let set = abi::Set { flags: abi::SET_USED, segment: 1, hash: [u64::MAX, 2], unmatched: 9, ..Default::default() };
+    kernel.write_set(abi::MAX_SETS - 1, &set).expect("the last set");
+    kernel.store_set_retired(abi::MAX_SETS - 1, 55).expect("retired");
     let other = Kernel::open_at(room.place()).expect("opening");
-    assert_eq!(
-        other.read_set(abi::MAX_SETS - 1).expect("set"),
-        abi::Set {
-            retired_at: 55,
-            ..set
-        }
-    );
-    assert!(matches!(
-        kernel.read_set(abi::MAX_SETS),
-        Err(Error::Range { .. })
-    ));
-    assert!(matches!(
-        kernel.write_slot(abi::MAX_SLOTS, &abi::Slot::default()),
-        Err(Error::Range { .. })
-    ));
+    assert_eq!(other.read_set(abi::MAX_SETS - 1).expect("set"), abi::Set { retired_at: 55, ..set });
+    assert!(matches!(kernel.read_set(abi::MAX_SETS), Err(Error::Range { .. })));
+    assert!(matches!(kernel.write_slot(abi::MAX_SLOTS, &abi::Slot::default()), Err(Error::Range { .. })));
 
-    let slot = abi::Slot {
-        flags: abi::SLOT_ARMED,
-        epoch: 1,
-        tasks: 4,
-        runtime_mntns: 8,
-        ..Default::default()
-    };
+    let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 1, tasks: 4, runtime_mntns: 8, ..Default::default() };
     kernel.write_slot(0, &slot).expect("slot");
     kernel.store_slot_set(0, 12, 3).expect("switching");
     kernel.store_slot_flags(0, abi::SLOT_DYING).expect("flags");
-    let wanted = abi::Slot {
-        flags: abi::SLOT_DYING,
-        set: 12,
-        generation: 3,
-        ..slot
-    };
+    let wanted = abi::Slot { flags: abi::SLOT_DYING, set: 12, generation: 3, ..slot };
     assert_eq!(other.read_slot(0).expect("slot"), wanted);
     other.wait_readers().expect("no reader is left");
 }
@@ -302,33 +199,17 @@ fn a_segment_is_made_once_and_shared() {
     let before = kernel.memory().expect("memory");
     let segment = kernel.segment(2).expect("a segment");
     segment.write(256, b"abcde").expect("inside");
-    segment
-        .write(SEGMENT_BYTES - 4, &[1, 2, 3, 4])
-        .expect("the end");
-    for (offset, bytes) in [
-        (SEGMENT_BYTES - 4, &[0u8; 5][..]),
-        (2, &[0]),
-        (SEGMENT_BYTES + 4, &[]),
-        (u32::MAX - 3, &[0]),
-    ] {
-        assert!(
-            matches!(segment.write(offset, bytes), Err(Error::Range { .. })),
-            "{offset}"
-        );
+    segment.write(SEGMENT_BYTES - 4, &[1, 2, 3, 4]).expect("the end");
+    for (offset, bytes) in [(SEGMENT_BYTES - 4, &[0u8; 5][..]), (2, &[0]), (SEGMENT_BYTES + 4, &[]), (u32::MAX - 3, &[0])] {
+        assert!(matches!(segment.write(offset, bytes), Err(Error::Range { .. })), "{offset}");
     }
-    let again = Kernel::open_at(room.place())
-        .expect("opening")
-        .segment(2)
-        .expect("the same");
+    let again = Kernel::open_at(room.place()).expect("opening").segment(2).expect("the same");
     let mut read = [0u8; 8];
     again.read(256, &mut read).expect("inside");
     assert_eq!(&read, b"abcde\0\0\0");
     assert_eq!(kernel.segments().expect("segments"), [2]);
     assert!(kernel.memory().expect("memory") >= before + u64::from(SEGMENT_BYTES));
-    assert!(matches!(
-        kernel.segment(abi::MAX_SEGMENTS),
-        Err(Error::Range { .. })
-    ));
+    assert!(matches!(kernel.segment(abi::MAX_SEGMENTS), Err(Error::Range { .. })));
 }
 
 #[test]
@@ -338,18 +219,13 @@ fn cgroups_are_armed_and_forgotten() {
     };
     let kernel = room.load(Options::default()).expect("loading");
     for id in 1..=100u64 {
-        kernel
-            .cgroup_arm(id << 33, abi::Cgroup { slot: 1, epoch: 2 })
-            .expect("arming");
+        kernel.cgroup_arm(id << 33, abi::Cgroup { slot: 1, epoch: 2 }).expect("arming");
     }
     assert!(kernel.cgroup_disarm(7 << 33).expect("disarming"));
     assert!(!kernel.cgroup_disarm(7 << 33).expect("twice"));
     let list = kernel.cgroup_list().expect("list");
     assert_eq!(list.len(), 99);
-    assert!(
-        list.iter()
-            .all(|(id, cgroup)| *id != 7 << 33 && *cgroup == abi::Cgroup { slot: 1, epoch: 2 })
-    );
+    assert!(list.iter().all(|(id, cgroup)| *id != 7 << 33 && *cgroup == abi::Cgroup { slot: 1, epoch: 2 }));
 }
 
 #[test]
@@ -360,15 +236,10 @@ fn a_slot_is_stamped_with_the_namespace_of_the_caller() {
     let kernel = room.load(Options::default()).expect("loading");
     kernel.stamp(9).expect("stamping");
     let slot = kernel.read_slot(9).expect("slot");
-    let own = fs::metadata("/proc/self/ns/mnt")
-        .expect("a namespace")
-        .ino();
+    let own = fs::metadata("/proc/self/ns/mnt").expect("a namespace").ino();
     assert_eq!(u64::from(slot.runtime_mntns), own);
     assert_ne!(slot.runtime_root, 0);
-    assert!(matches!(
-        kernel.stamp(abi::MAX_SLOTS),
-        Err(Error::Range { .. })
-    ));
+    assert!(matches!(kernel.stamp(abi::MAX_SLOTS), Err(Error::Range { .. })));
 }
 
 #[test]
@@ -379,17 +250,11 @@ fn alerts_have_one_reader() {
     let kernel = room.load(Options::default()).expect("loading");
     let mut events = kernel.events().expect("the first reader");
     assert!(matches!(kernel.events(), Err(Error::EventsTaken)));
-    assert_eq!(
-        events.next(Duration::from_millis(1)).expect("waiting"),
-        None
-    );
+    assert_eq!(events.next(Duration::from_millis(1)).expect("waiting"), None);
     assert_eq!((events.lost(), events.malformed()), (0, 0));
     drop(events);
     kernel.events().expect("the next reader");
-    assert_eq!(
-        kernel.stats().expect("stats").len(),
-        crate::sys::possible_cpus().expect("cpus")
-    );
+    assert_eq!(kernel.stats().expect("stats").len(), crate::sys::possible_cpus().expect("cpus"));
 }
 
 #[test]

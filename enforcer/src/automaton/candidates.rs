@@ -108,9 +108,7 @@ impl Candidates {
             let candidate = self.by_rank.get(ranks[group] as usize).copied().flatten();
             let said = candidate.and_then(|c| c.groups[group].map(|verdicts| (c, verdicts)));
             *op = match said {
-                Some((c, v)) => {
-                    abi::DecisionOp { verdicts: v.owner | (v.other << 8) | ((c.rule as u32) << 16), rank: c.told }
-                }
+                Some((c, v)) => abi::DecisionOp { verdicts: v.owner | (v.other << 8) | ((c.rule as u32) << 16), rank: c.told },
                 None if posture && self.unmatched[group] != abi::NONE => {
                     let verdict = self.unmatched[group];
                     let verdicts = verdict | (verdict << 8) | (abi::RULE_POSTURE << 16);

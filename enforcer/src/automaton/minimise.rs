@@ -107,9 +107,9 @@ impl Partition<'_> {
         let speaker = (clean > 0).then(|| self.elements[dirty as usize]);
         let dirty_members: Vec<u32> = self.elements[start as usize..dirty as usize].to_vec();
         for &state in speaker.iter().chain(&dirty_members) {
-            let hash = self.signature(state).fold(0u64, |hash, block| {
-                (hash.rotate_left(5) ^ u64::from(block)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            });
+            let hash = self
+                .signature(state)
+                .fold(0u64, |hash, block| (hash.rotate_left(5) ^ u64::from(block)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let same_hash = by_hash.entry(hash).or_default();
             let found = same_hash.iter().copied().find(|&part| {
                 let first = parts[part as usize][0];

@@ -77,14 +77,17 @@ pub struct Stats {
 }
 
 /// What helps against a set that is too large.
-const ADVICE: &str = "name directories in place of long lists of paths, avoid `**` in the middle of patterns, or narrow the selectors";
+const ADVICE: &str =
+    "name directories in place of long lists of paths, avoid `**` in the middle of patterns, or narrow the selectors";
 
 /// Why a policy set was not compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileError {
     /// Rule ids are 16 bits in the kernel.
-    #[error("the container has {rules} rules and a policy set holds {MAX_RULES}; narrow the selectors or merge rules into directories and patterns")]
+    #[error(
+        "the container has {rules} rules and a policy set holds {MAX_RULES}; narrow the selectors or merge rules into directories and patterns"
+    )]
     TooManyRules {
         /// Rules of the set.
         rules: usize,
@@ -98,7 +101,10 @@ pub enum CompileError {
         contributors: Vec<Contributor>,
     },
     /// The tables are larger than the budget or a segment.
-    #[error("the tables take {bytes} bytes ({states} states of {classes} byte classes) and {max} are allowed; most come from {}; {ADVICE}", list(contributors))]
+    #[error(
+        "the tables take {bytes} bytes ({states} states of {classes} byte classes) and {max} are allowed; most come from {}; {ADVICE}",
+        list(contributors)
+    )]
     TooLarge {
         /// Bytes that would be needed.
         bytes: usize,
@@ -120,7 +126,9 @@ pub enum CompileError {
         contributors: Vec<Contributor>,
     },
     /// A byte class is one byte wide in the table and two values are reserved.
-    #[error("the rules tell {classes} different bytes apart and a policy set can tell {max}; use `?` or `*` in place of unusual bytes")]
+    #[error(
+        "the rules tell {classes} different bytes apart and a policy set can tell {max}; use `?` or `*` in place of unusual bytes"
+    )]
     TooManyByteClasses {
         /// Classes that would be needed.
         classes: usize,
@@ -163,5 +171,8 @@ pub fn compile(set: &RuleSet, budget: Budget) -> Result<Compiled, CompileError> 
     let dfa = subset::determinise(set, &candidates, &nfa, budget)?;
     let minimal = minimise::minimise(&dfa);
     let summary = summary::summarise(&minimal, &dfa.decisions, &candidates);
-    layout::lay_out(&layout::Parts { set, candidates: &candidates, nfa: &nfa, dfa: &dfa, minimal: &minimal, summary: &summary }, budget)
+    layout::lay_out(
+        &layout::Parts { set, candidates: &candidates, nfa: &nfa, dfa: &dfa, minimal: &minimal, summary: &summary },
+        budget,
+    )
 }

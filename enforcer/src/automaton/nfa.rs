@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use portcullis_ebpf::abi;
 use portcullis_policy::meaning::{Object, RuleSet};
 
-use super::pattern::{ByteSets, Item};
 use super::candidates::{Candidates, NO_RANK, NO_RANKS, Ranks};
+use super::pattern::{ByteSets, Item};
 use super::{Budget, CompileError};
 
 /// What a node does with a byte that none of its own edges names.
@@ -209,11 +209,8 @@ impl<'a> Builder<'a> {
                 let end = self.literal(root, dir)?;
                 self.accept(end);
                 let inside = self.child(end, Item::Byte(b'/'))?;
-                let below = if *recursive {
-                    Item::DoubleStar { at_least_one: false }
-                } else {
-                    Item::Star { at_least_one: false }
-                };
+                let below =
+                    if *recursive { Item::DoubleStar { at_least_one: false } } else { Item::Star { at_least_one: false } };
                 let below = self.child(inside, below)?;
                 self.accept(below);
             }
@@ -297,19 +294,7 @@ impl<'a> Builder<'a> {
         let (path_roots, name_roots) = (roots(Trie::Paths), roots(Trie::Names));
         let has_names = name_roots.iter().flatten().any(|&root| nodes[root as usize].reaches[abi::EXEC as usize] != NO_RANK);
         let slash = class_of[usize::from(b'/')];
-        Ok(Nfa {
-            nodes,
-            closures,
-            edges,
-            wide,
-            class_of,
-            classes,
-            slash,
-            path_roots,
-            name_roots,
-            source_root,
-            has_names,
-        })
+        Ok(Nfa { nodes, closures, edges, wide, class_of, classes, slash, path_roots, name_roots, source_root, has_names })
     }
 
     /// Bytes that no rule tells apart are one class. A byte that some rule has literally is alone in its class.

@@ -18,9 +18,39 @@ const DIRS: &[&str] = &["", "/a", "/a/b", "/a/b/c", "/ab", "/usr", "/usr/bin", "
 const NAMES: &[&str] = &["a", "b", "ab", "abc", "bin", "x.so", "x", "*", "a*", "?", "[a]", "\n", "{a,b}", "\\", "proc", "1"];
 const SOURCES: &[&str] = &["/usr/bin/a", "/usr/bin/ab", "/usr/b", "/a", "/bin/x"];
 const PATTERNS: &[&str] = &[
-    "/**", "/*", "/a/*", "/a/**", "/**/b", "/**/b/**", "/a*", "/a*/b", "/a**b", "/?", "/a/?", "/[ab]", "/[^ab]/**", "/a/[a-c]*",
-    "/{a,b}/x", "/{a,ab}/{b,}", "/{,a}*", "/**/x.so", "/**/*.so", "/a/**/b/**/c", "/usr/*/a", "/**a**", "/a/{**/,}b", "/proc/*/a",
-    "/**/\\*", "/a/\\[a\\]", "/*/*/", "/**/", "/a/[^\\n]", "/{a/**,b/*}", "/**/{a,b}*{a,b}", "/a//b", "/usr/**/{bin,x}/?*",
+    "/**",
+    "/*",
+    "/a/*",
+    "/a/**",
+    "/**/b",
+    "/**/b/**",
+    "/a*",
+    "/a*/b",
+    "/a**b",
+    "/?",
+    "/a/?",
+    "/[ab]",
+    "/[^ab]/**",
+    "/a/[a-c]*",
+    "/{a,b}/x",
+    "/{a,ab}/{b,}",
+    "/{,a}*",
+    "/**/x.so",
+    "/**/*.so",
+    "/a/**/b/**/c",
+    "/usr/*/a",
+    "/**a**",
+    "/a/{**/,}b",
+    "/proc/*/a",
+    "/**/\\*",
+    "/a/\\[a\\]",
+    "/*/*/",
+    "/**/",
+    "/a/[^\\n]",
+    "/{a/**,b/*}",
+    "/**/{a,b}*{a,b}",
+    "/a//b",
+    "/usr/**/{bin,x}/?*",
 ];
 
 fn path() -> impl Strategy<Value = Vec<u8>> {
@@ -51,8 +81,7 @@ fn long_path() -> impl Strategy<Value = Vec<u8>> {
 fn object() -> impl Strategy<Value = Object> {
     prop_oneof![
         path().prop_map(Object::Path),
-        (select(DIRS), any::<bool>())
-            .prop_map(|(dir, recursive)| Object::Directory { dir: dir.as_bytes().to_vec(), recursive }),
+        (select(DIRS), any::<bool>()).prop_map(|(dir, recursive)| Object::Directory { dir: dir.as_bytes().to_vec(), recursive }),
         select(PATTERNS).prop_map(|text| Object::Pattern(Glob::parse(text.as_bytes()).unwrap())),
     ]
 }
@@ -106,9 +135,8 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn rule_set() -> impl Strategy<Value = RuleSet> {
     let posture = || select(vec![Posture::Audit, Posture::Block]);
-    (prop::collection::vec(rule().prop_map(Arc::new), 0..8), posture(), posture(), posture()).prop_map(
-        |(rules, file, network, capabilities)| RuleSet { rules, postures: Postures { file, network, capabilities } },
-    )
+    (prop::collection::vec(rule().prop_map(Arc::new), 0..8), posture(), posture(), posture())
+        .prop_map(|(rules, file, network, capabilities)| RuleSet { rules, postures: Postures { file, network, capabilities } })
 }
 
 fn exe() -> impl Strategy<Value = Option<Vec<u8>>> {
@@ -120,7 +148,12 @@ fn exe() -> impl Strategy<Value = Option<Vec<u8>>> {
 }
 
 /// Every operation on a path, by its owner and others, is decided as the model decides it.
-fn agree(set: &RuleSet, exe: Option<&[u8]>, path: &[u8], evaluate: impl Fn(bool, &Operation<'_>) -> portcullis_policy::decide::Decision) {
+fn agree(
+    set: &RuleSet,
+    exe: Option<&[u8]>,
+    path: &[u8],
+    evaluate: impl Fn(bool, &Operation<'_>) -> portcullis_policy::decide::Decision,
+) {
     let operations = [
         Operation::Read { path },
         Operation::Change { path },

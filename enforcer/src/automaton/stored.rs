@@ -95,9 +95,7 @@ impl Compiled {
         if !tables {
             return false;
         }
-        let is_state = |at: u32| {
-            at >= self.rows && (at as usize) < words && (at - self.rows).is_multiple_of(self.row_words)
-        };
+        let is_state = |at: u32| at >= self.rows && (at as usize) < words && (at - self.rows).is_multiple_of(self.row_words);
         let byte_classes: &[u8] = bytemuck::cast_slice(&self.words[..64]);
         let is_class = |class: &u8| u32::from(*class) >= abi::ROW_FIRST_CLASS && u32::from(*class) < self.row_words;
         // A source automaton's column is a class and a path automaton's a decision: either way an index of a table.

@@ -51,12 +51,7 @@ pub(super) struct Dfa {
 }
 
 /// Determinises the NFA.
-pub(super) fn determinise(
-    set: &RuleSet,
-    candidates: &Candidates,
-    nfa: &Nfa,
-    budget: Budget,
-) -> Result<Dfa, CompileError> {
+pub(super) fn determinise(set: &RuleSet, candidates: &Candidates, nfa: &Nfa, budget: Budget) -> Result<Dfa, CompileError> {
     let mut builder = Builder::new(candidates, nfa, budget);
     let starts = builder.starts(set);
     let starts = match starts {
@@ -307,9 +302,8 @@ impl<'a> Builder<'a> {
         nodes.retain(|&node| {
             let node = &self.nfa.nodes[node as usize];
             let wins = |group: usize| node.reaches[group] < settled[group];
-            let settles = |group: usize| {
-                node.looping == Loop::All && settled[group] != NO_RANK && node.accepts[group] == settled[group]
-            };
+            let settles =
+                |group: usize| node.looping == Loop::All && settled[group] != NO_RANK && node.accepts[group] == settled[group];
             (0..settled.len()).any(|group| wins(group) || settles(group))
         });
     }

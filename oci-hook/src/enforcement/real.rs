@@ -23,11 +23,7 @@ pub struct Real {
 impl Real {
     /// With a configuration file, or the one at its usual place.
     pub fn new(file: Option<PathBuf>) -> Real {
-        Real {
-            file,
-            config: OnceLock::new(),
-            enforcer: OnceLock::new(),
-        }
+        Real { file, config: OnceLock::new(), enforcer: OnceLock::new() }
     }
 
     fn config(&self) -> Result<&Config, Failure> {
@@ -71,16 +67,11 @@ impl Enforcement for Real {
 
     fn problems(&self) -> Vec<String> {
         let policies = self.enforcer.get().and_then(|enforcer| enforcer.policies().ok());
-        policies.map_or_else(Vec::new, |policies| {
-            policies.problems.iter().map(|problem| problem.message.clone()).collect()
-        })
+        policies.map_or_else(Vec::new, |policies| policies.problems.iter().map(|problem| problem.message.clone()).collect())
     }
 
     fn plan(&self, container: &Container) -> Result<Option<Box<Enforce>>, Failure> {
-        let plan = self.enforcer()?.plan(&enforcer::Container {
-            facts: &container.facts,
-            root: Some(container.root.as_fd()),
-        })?;
+        let plan = self.enforcer()?.plan(&enforcer::Container { facts: &container.facts, root: Some(container.root.as_fd()) })?;
         Ok(match plan {
             Plan::Untouched { .. } => None,
             Plan::Enforce(rules) => Some(rules),

@@ -223,9 +223,7 @@ fn child(page: &[u8], key: &[u8]) -> Result<Option<u64>, BoltError> {
 
 /// The checksum of a meta page.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 // bbolt writes numbers in the machine's order; every machine that Portcullis runs on is little-endian.

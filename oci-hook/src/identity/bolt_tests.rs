@@ -34,7 +34,10 @@ fn podmans_own_file_is_read() {
     assert_eq!(config(&file, b"").unwrap(), None);
     assert_eq!(lookup(&file, &[b"nothing"], b"config").unwrap(), None);
     assert!(matches!(lookup(&file, &[], b"ctr"), Err(BoltError::Damaged("a bucket where a value should be"))));
-    assert!(matches!(lookup(&file, &[b"ctr", WEB, b"config"], b"x"), Err(BoltError::Damaged("a value where a bucket should be"))));
+    assert!(matches!(
+        lookup(&file, &[b"ctr", WEB, b"config"], b"x"),
+        Err(BoltError::Damaged("a value where a bucket should be"))
+    ));
 }
 
 #[test]
@@ -123,7 +126,9 @@ fn branches_lead_to_the_right_leaf() {
         leaf_page(3, &[(b"b", b"1"), (b"c", b"2")]),
         leaf_page(4, &[(b"m", b"3"), (b"z", b"4")]),
     ]));
-    for (key, value) in [("b", Some("1")), ("c", Some("2")), ("m", Some("3")), ("z", Some("4")), ("a", None), ("d", None), ("zz", None)] {
+    for (key, value) in
+        [("b", Some("1")), ("c", Some("2")), ("m", Some("3")), ("z", Some("4")), ("a", None), ("d", None), ("zz", None)]
+    {
         let found = lookup(&file, &[], key.as_bytes()).unwrap();
         assert_eq!(found.as_deref(), value.map(str::as_bytes), "{key}");
     }

@@ -69,18 +69,16 @@ fn sandbox_labels(id: &str, bundle: &Path, sandbox: &str) -> Result<BTreeMap<Str
         annotations: Annotations,
     }
 
-    let layout = Layout::of_bundle(bundle, id)
-        .ok_or_else(|| format!("the bundle {} is not where CRI-O puts one", bundle.display()))?;
+    let layout =
+        Layout::of_bundle(bundle, id).ok_or_else(|| format!("the bundle {} is not where CRI-O puts one", bundle.display()))?;
     if !sandbox.bytes().all(|byte| byte.is_ascii_hexdigit()) || sandbox.is_empty() {
         return Err("the sandbox's id is not one of CRI-O's".to_owned());
     }
     let path = layout.root.join(layout.containers).join(sandbox).join("userdata/config.json");
     let bytes = host::read(&path, MAX_CONFIG_BYTES).map_err(|error| error.to_string())?;
     let config: Config = serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    let labels = config
-        .annotations
-        .get("io.kubernetes.cri-o.Labels")
-        .ok_or_else(|| format!("{} has no labels", path.display()))?;
+    let labels =
+        config.annotations.get("io.kubernetes.cri-o.Labels").ok_or_else(|| format!("{} has no labels", path.display()))?;
     serde_json::from_str(labels).map_err(|error| format!("{}: the labels: {error}", path.display()))
 }
 

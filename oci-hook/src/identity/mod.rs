@@ -66,7 +66,9 @@ pub struct Identity {
 #[non_exhaustive]
 pub enum IdentityError {
     /// The annotations say podman, the place does not.
-    #[error("the container says that it is podman's, but its bundle {bundle} is not in a podman storage (…-containers/ID/userdata); remove the annotation io.container.manager")]
+    #[error(
+        "the container says that it is podman's, but its bundle {bundle} is not in a podman storage (…-containers/ID/userdata); remove the annotation io.container.manager"
+    )]
     PodmanBundle {
         /// The bundle.
         bundle: PathBuf,
@@ -141,9 +143,8 @@ mod tests {
 
     #[test]
     fn the_manager_decides_before_any_other_annotation() {
-        let of = |pairs: &[(&str, &str)]| {
-            engine(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
-        };
+        let of =
+            |pairs: &[(&str, &str)]| engine(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
         // As podman 4.3 writes it.
         assert_eq!(of(&[("io.container.manager", "libpod"), ("io.kubernetes.cri-o.TTY", "false")]), Engine::Podman);
         assert_eq!(of(&[("io.container.manager", "libpod"), ("io.kubernetes.cri.sandbox-id", "x")]), Engine::Podman);

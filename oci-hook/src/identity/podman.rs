@@ -46,10 +46,7 @@ impl Layout {
         let containers = container.parent()?;
         let name = containers.file_name()?.to_str()?;
         let fits = bundle.ends_with("userdata") && container.ends_with(id) && name.ends_with("-containers");
-        fits.then(|| Layout {
-            root: containers.parent().unwrap_or(Path::new("/")).to_owned(),
-            containers: name.to_owned(),
-        })
+        fits.then(|| Layout { root: containers.parent().unwrap_or(Path::new("/")).to_owned(), containers: name.to_owned() })
     }
 }
 
@@ -66,9 +63,7 @@ struct Config {
 
 /// Collects what the three sources say.
 pub fn identify(host: &Host, id: &str, bundle: &Path) -> Result<Podman, IdentityError> {
-    let layout = Layout::of_bundle(bundle, id).ok_or_else(|| IdentityError::PodmanBundle {
-        bundle: bundle.to_owned(),
-    })?;
+    let layout = Layout::of_bundle(bundle, id).ok_or_else(|| IdentityError::PodmanBundle { bundle: bundle.to_owned() })?;
     let conmon = conmon::find(host, id);
     let mut roots = vec![layout.root.clone()];
     roots.extend(conmon.as_ref().and_then(|conmon| conmon.run_root(&layout.containers, id)));
@@ -97,11 +92,7 @@ pub fn identify(host: &Host, id: &str, bundle: &Path) -> Result<Podman, Identity
     if image.is_none() && matches!(labels, Known::Yes(_)) {
         image = Some(String::new());
     }
-    Ok(Podman {
-        name: agreed(names)?,
-        image,
-        labels,
-    })
+    Ok(Podman { name: agreed(names)?, image, labels })
 }
 
 /// The name that all sources have. Storage keeps a list of names, of which podman uses one.
@@ -111,12 +102,7 @@ fn agreed(sources: Vec<(&'static str, Vec<String>)>) -> Result<Option<String>, I
     };
     for (source, names) in &sources {
         if !names.is_empty() && !names.contains(&name) {
-            return Err(IdentityError::Names {
-                first,
-                name,
-                second: source,
-                other: names.join(","),
-            });
+            return Err(IdentityError::Names { first, name, second: source, other: names.join(",") });
         }
     }
     Ok(Some(name))
@@ -156,11 +142,7 @@ fn config(roots: &[PathBuf], id: &str) -> Result<Config, String> {
 fn parse(json: &[u8], id: &str) -> Result<Config, String> {
     let config: Config =
         serde_json::from_slice(json).map_err(|error| format!("the container's entry is not libpod's: {error}"))?;
-    if config.id == id {
-        Ok(config)
-    } else {
-        Err("the container's entry is another container's".to_owned())
-    }
+    if config.id == id { Ok(config) } else { Err("the container's entry is another container's".to_owned()) }
 }
 
 fn bolt_config(path: &Path, id: &str) -> Result<Option<Vec<u8>>, String> {
@@ -178,7 +160,13 @@ mod tests {
         let found = layout("/data/graph/overlay-containers/c1/userdata").unwrap();
         assert_eq!((found.root.as_path(), found.containers.as_str()), (Path::new("/data/graph"), "overlay-containers"));
         assert_eq!(layout("/vfs-containers/c1/userdata").unwrap().root, Path::new("/"));
-        for path in ["/run/containerd/io.containerd.runtime.v2.task/k8s.io/c1", "/x-containers/c2/userdata", "/x/c1/userdata", "/", "/userdata"] {
+        for path in [
+            "/run/containerd/io.containerd.runtime.v2.task/k8s.io/c1",
+            "/x-containers/c2/userdata",
+            "/x/c1/userdata",
+            "/",
+            "/userdata",
+        ] {
             assert_eq!(layout(path), None, "{path}");
         }
     }

@@ -28,10 +28,7 @@ impl Machine {
     pub(super) fn new() -> Machine {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine {
-            host: Host {
-                proc: dir.path().join("proc"),
-                uid: 0,
-            },
+            host: Host { proc: dir.path().join("proc"), uid: 0 },
             dir,
             options: Options {
                 stage: Stage::CreateRuntime,
@@ -118,9 +115,10 @@ impl Machine {
         let [line] = finish.lines.as_slice() else {
             panic!("not one line: {finish:?}");
         };
-        let reason = ["portcullis-hook: container 6a63c4a301f4 refused: ", "portcullis-hook: container 6a63c4a301f4 (web) refused: "]
-            .iter()
-            .find_map(|front| line.strip_prefix(front));
+        let reason =
+            ["portcullis-hook: container 6a63c4a301f4 refused: ", "portcullis-hook: container 6a63c4a301f4 (web) refused: "]
+                .iter()
+                .find_map(|front| line.strip_prefix(front));
         reason.unwrap_or_else(|| panic!("{line}")).replace(&self.dir.path().display().to_string(), "")
     }
 }

@@ -8,10 +8,7 @@ use super::fixture::{HOOK_START, ID, Machine, PID, machine, recorder};
 use super::*;
 
 const BY_LABEL: &str = "{app: web}";
-const STARTS: Finish = Finish {
-    code: 0,
-    lines: Vec::new(),
-};
+const STARTS: Finish = Finish { code: 0, lines: Vec::new() };
 
 #[test]
 fn a_selected_container_is_armed() {
@@ -48,7 +45,8 @@ fn what_no_policy_is_about_is_left_alone() {
     assert!(other.enforcer.calls().is_empty());
 
     let disabled = machine(BY_LABEL);
-    disabled.config(r#"{"root":{"path":"/merged"},"annotations":{"io.container.manager":"libpod","kubearmor-policy":"disabled"}}"#);
+    disabled
+        .config(r#"{"root":{"path":"/merged"},"annotations":{"io.container.manager":"libpod","kubearmor-policy":"disabled"}}"#);
     assert_eq!(disabled.start(), STARTS);
     assert!(disabled.enforcer.calls().is_empty());
 
@@ -81,7 +79,8 @@ fn a_state_that_is_none_is_refused() {
         the runtime has to write one OCI state to the hook's standard input";
     assert_eq!(finish.lines, [format!("{front}{reason}")]);
     let finish = machine.start_with(r#"{"id":"c1","pid":0,"bundle":"/x"}"#);
-    let reason = "the container state has no usable pid (none); createRuntime hooks run after the runtime has made the container's init";
+    let reason =
+        "the container state has no usable pid (none); createRuntime hooks run after the runtime has made the container's init";
     assert_eq!(finish.lines, [format!("portcullis-hook: container c1 refused: {reason}")]);
     assert!(machine.enforcer.calls().is_empty());
 }
@@ -178,7 +177,9 @@ fn a_bundle_that_is_none_is_refused() {
     machine.config("{");
     assert_eq!(
         machine.refusal(),
-        format!("{file} is not an OCI configuration: EOF while parsing an object at line 1 column 1; have the engine write it again")
+        format!(
+            "{file} is not an OCI configuration: EOF while parsing an object at line 1 column 1; have the engine write it again"
+        )
     );
     machine.config(r#"{"root":{"path":"/nowhere"},"annotations":{"io.container.manager":"libpod"}}"#);
     assert_eq!(
@@ -331,13 +332,17 @@ fn poststop_never_fails_the_runtime() {
     assert_eq!(machine.enforcer.calls(), ["disarm 6a63", "disarm 6a63"]);
     let finish = machine.start_with("{");
     assert_eq!(finish.code, 0);
-    assert!(finish.lines[0].starts_with("portcullis-hook: container of unknown id: cannot be taken out of force: the container state"));
+    assert!(
+        finish.lines[0]
+            .starts_with("portcullis-hook: container of unknown id: cannot be taken out of force: the container state")
+    );
 
     let mut failing = Machine::new();
     failing.options.stage = Stage::Poststop;
     recorder(&mut failing).disarm_error = Some("the state directory is read-only; mount /run");
     let finish = failing.start_with(state);
-    let line = "portcullis-hook: container 6a63c4a301f4: cannot be taken out of force: the state directory is read-only; mount /run";
+    let line =
+        "portcullis-hook: container 6a63c4a301f4: cannot be taken out of force: the state directory is read-only; mount /run";
     assert_eq!((finish.code, finish.lines), (0, vec![line.to_owned()]));
 }
 

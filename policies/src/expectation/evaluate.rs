@@ -58,8 +58,7 @@ impl fmt::Display for Reason {
 pub(super) fn evaluate(document: &Expectation, selection: &Selection, case: &Case) -> Outcome {
     let tree = Tree::new(&document.files);
     let set = through_links(&selection.set, |path| vec![tree.walk(path, true), tree.walk(path, false)]);
-    let model =
-        Model { set: &set, tree: &tree, exe: case.source.as_ref().map(|path| tree.walk(path, false)), uid: case.uid };
+    let model = Model { set: &set, tree: &tree, exe: case.source.as_ref().map(|path| tree.walk(path, false)), uid: case.uid };
     let mut outcome = model.outcome(&case.op);
     if selection.mode == Mode::Audited {
         outcome.verdict = outcome.verdict.min(Verdict::Audit);
@@ -107,8 +106,7 @@ impl Model<'_> {
         let denied = |op: Operation<'_>, owner| self.ask(&op, owner).verdict == Verdict::Block;
         let looser = [false, true].into_iter().any(|owner| {
             let read = denied(Operation::Read { path: &from }, owner) && !denied(Operation::Read { path: &to }, owner);
-            let change =
-                denied(Operation::Change { path: &from }, owner) && !denied(Operation::Change { path: &to }, owner);
+            let change = denied(Operation::Change { path: &from }, owner) && !denied(Operation::Change { path: &to }, owner);
             let exec = |path| Operation::Exec { path: Some(path), unlinked: false };
             read || change || (denied(exec(&from), owner) && !denied(exec(&to), owner))
         });

@@ -285,16 +285,10 @@ impl Expectation {
     pub fn mismatch(&self, case: &Case, outcome: &Outcome) -> Option<String> {
         let word = |verdict: Verdict| format!("{verdict:?}").to_lowercase();
         if outcome.verdict != case.expect {
-            return Some(format!(
-                "expected {}, and it is {} by {}",
-                word(case.expect),
-                word(outcome.verdict),
-                outcome.reason
-            ));
+            return Some(format!("expected {}, and it is {} by {}", word(case.expect), word(outcome.verdict), outcome.reason));
         }
         let wanted = case.rule.as_deref()?;
-        (outcome.reason.name() != Some(wanted))
-            .then(|| format!("expected `{wanted}` to decide, and {} does", outcome.reason))
+        (outcome.reason.name() != Some(wanted)).then(|| format!("expected `{wanted}` to decide, and {} does", outcome.reason))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The names of socket families and types, as cases write them. A number will do for what has no name here.
 
 use crate::network::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_SMC, AF_UNIX, SOCK_DCCP, SOCK_DGRAM, SOCK_RAW, SOCK_RDM,
-    SOCK_SEQPACKET, SOCK_STREAM,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_SMC, AF_UNIX, SOCK_DCCP, SOCK_DGRAM, SOCK_RAW, SOCK_RDM, SOCK_SEQPACKET,
+    SOCK_STREAM,
 };
 
 pub(super) const FAMILIES: [(&str, u16); 9] = [

@@ -38,12 +38,7 @@ impl Reader {
             return Vec::new();
         }
         let Ok(text) = std::str::from_utf8(text) else {
-            self.error(
-                Position::START,
-                "",
-                "the file is not UTF-8",
-                "save it as UTF-8; `pathHex` is for names that are not",
-            );
+            self.error(Position::START, "", "the file is not UTF-8", "save it as UTF-8; `pathHex` is for names that are not");
             return Vec::new();
         };
         let chunks = yaml::split(text);
@@ -163,8 +158,7 @@ impl Reader {
     }
 
     fn case(&mut self, node: &Node, field: String) -> Option<Case> {
-        let known =
-            ["name", "source", "uid", "op", "path", "pathHex", "to", "socket", "capability", "expect", "rule", "only"];
+        let known = ["name", "source", "uid", "op", "path", "pathHex", "to", "socket", "capability", "expect", "rule", "only"];
         let map = self.map(node, field, &known)?;
         let name = self.require(&map, "name", "name the case by what it shows")?.to_owned();
         let verdicts = [("allow", Verdict::Allow), ("audit", Verdict::Audit), ("block", Verdict::Block)];
@@ -193,12 +187,8 @@ impl Reader {
             Socket(SocketCall),
             Capability,
         }
-        let mut words = vec![
-            ("exec", Kind::Exec),
-            ("exec-deleted", Kind::Deleted),
-            ("memfd", Kind::Memfd),
-            ("capability", Kind::Capability),
-        ];
+        let mut words =
+            vec![("exec", Kind::Exec), ("exec-deleted", Kind::Deleted), ("memfd", Kind::Memfd), ("capability", Kind::Capability)];
         words.extend(FileCall::ALL.map(|call| (call.name(), Kind::File(call))));
         words.extend(SocketCall::ALL.map(|call| (call.name(), Kind::Socket(call))));
         self.require(map, "op", "write `op: read`, `exec`, `connect` …")?;
@@ -242,8 +232,7 @@ impl Reader {
         self.require(&map, "type", "write `type: stream`")?;
         let family = self.named_number(&map, "family", &FAMILIES)?;
         let kind = self.named_number(&map, "type", &TYPES)?;
-        let protocol =
-            if map.node.get("protocol").is_some() { self.named_number(&map, "protocol", &PROTOCOLS)? } else { 0 };
+        let protocol = if map.node.get("protocol").is_some() { self.named_number(&map, "protocol", &PROTOCOLS)? } else { 0 };
         Some(Socket { family, kind, protocol })
     }
 
@@ -264,12 +253,7 @@ impl Reader {
 
     fn map<'a>(&mut self, node: &'a Node, path: String, known: &[&str]) -> Option<Map<'a>> {
         let Value::Mapping(entries) = &node.value else {
-            self.error(
-                node.at,
-                &path,
-                format!("this is {}, and must be a mapping", node.describe()),
-                "write `name: value`",
-            );
+            self.error(node.at, &path, format!("this is {}, and must be a mapping", node.describe()), "write `name: value`");
             return None;
         };
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&&*key.text)) {
@@ -294,12 +278,7 @@ impl Reader {
             return Vec::new();
         };
         if items.len() > most {
-            self.error(
-                node.at,
-                key,
-                format!("{} are more than the {most} there may be", items.len()),
-                "split the document",
-            );
+            self.error(node.at, key, format!("{} are more than the {most} there may be", items.len()), "split the document");
         }
         items.iter().take(most).enumerate().map(|(index, item)| (item, format!("{key}[{index}]"))).collect()
     }
@@ -322,12 +301,7 @@ impl Reader {
     fn texts(&mut self, map: &Map<'_>, key: &str) -> Vec<(String, String)> {
         let Some(node) = map.node.get(key) else { return Vec::new() };
         let Value::Mapping(entries) = &node.value else {
-            self.error_at(
-                map,
-                key,
-                format!("this is {}, and must be a mapping", node.describe()),
-                "write `name: value`",
-            );
+            self.error_at(map, key, format!("this is {}, and must be a mapping", node.describe()), "write `name: value`");
             return Vec::new();
         };
         let text = |node: &Node| node.text().unwrap_or_default().to_owned();

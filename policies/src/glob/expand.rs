@@ -21,8 +21,7 @@ pub(super) fn expand(nodes: &[Node]) -> Vec<Vec<Node>> {
             Node::Alternatives(alternatives) => alternatives.iter().flat_map(|sequence| expand(sequence)).collect(),
             other => vec![vec![other.clone()]],
         };
-        flat =
-            flat.iter().flat_map(|head: &Vec<Node>| tails.iter().map(move |tail| [&head[..], tail].concat())).collect();
+        flat = flat.iter().flat_map(|head: &Vec<Node>| tails.iter().map(move |tail| [&head[..], tail].concat())).collect();
     }
     flat
 }

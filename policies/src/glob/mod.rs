@@ -126,9 +126,7 @@ pub enum GlobError {
     #[error("the group at offset {0} is nested deeper than {MAX_GLOB_DEPTH}")]
     TooDeep(usize),
     /// More than [`MAX_GLOB_ALTERNATIVES`].
-    #[error(
-        "the groups of the pattern expand to more than {MAX_GLOB_ALTERNATIVES} patterns; split it into several rules"
-    )]
+    #[error("the groups of the pattern expand to more than {MAX_GLOB_ALTERNATIVES} patterns; split it into several rules")]
     TooManyAlternatives,
 }
 
