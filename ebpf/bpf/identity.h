@@ -152,6 +152,7 @@ static __always_inline void locate(u32 id, struct pc_scratch *s)
 	u32 start = s->state;
 	int i;
 
+#pragma clang loop unroll(disable)
 	for (i = 0; i < PC_TRIES; i++) {
 		if (!pc_attempt(id, start))
 			return;

@@ -182,15 +182,11 @@ static __always_inline struct verdict verdict_at(struct pc_segment *segment, str
  * Judges the located object for each group in s->groups; the sternest verdict is told. Returns 1 to deny.
  * An object whose place can't be told is denied where the set could deny any path: else hiding would be a way out.
  */
-static __always_inline int judge(u32 id, struct pc_scratch *s)
+static __always_inline int judge(u32 id, struct pc_scratch *s, struct pc_set *set, struct pc_segment *segment)
 {
-	struct pc_segment *segment;
-	struct pc_set *set;
 	struct pc_stats *st;
 	u32 group, worst = PC_NONE, rule = PC_RULE_NONE;
 
-	set = set_at(s->set);
-	segment = segment_at(s->segment);
 	if (!set || !segment)
 		return 1;
 	if (s->outcome != PC_PATH_FOUND) {
@@ -225,14 +221,10 @@ static __always_inline int judge(u32 id, struct pc_scratch *s)
 }
 
 /* s->state := start of paths for the task's source class; s->name_state likewise, walked when the set has execnames. */
-static __always_inline void find(u32 id, struct pc_scratch *s)
+static __always_inline void find(u32 id, struct pc_scratch *s, struct pc_set *set, struct pc_segment *segment)
 {
-	struct pc_segment *segment;
-	struct pc_set *set;
 	u32 state;
 
-	set = set_at(s->set);
-	segment = segment_at(s->segment);
 	if (!set || !segment)
 		return;
 	s->state = word_at(segment, set->starts + s->source);
@@ -252,7 +244,7 @@ __attribute__((noinline)) int pc_find(u32 id)
 	struct pc_scratch *s = scratch_at(id);
 
 	if (s)
-		find(id, s);
+		find(id, s, set_at(s->set), segment_at(s->segment));
 	return 0;
 }
 
@@ -260,17 +252,21 @@ __attribute__((noinline)) int pc_judge(u32 id)
 {
 	struct pc_scratch *s = scratch_at(id);
 
-	return s ? judge(id, s) : 0;
+	return s ? judge(id, s, set_at(s->set), segment_at(s->segment)) : 0;
 }
 
 __attribute__((noinline)) int pc_decide(u32 id)
 {
 	struct pc_scratch *s = scratch_at(id);
+	struct pc_segment *segment;
+	struct pc_set *set;
 
 	if (!s)
 		return 0;
-	find(id, s);
-	return judge(id, s);
+	set = set_at(s->set);
+	segment = segment_at(s->segment);
+	find(id, s, set, segment);
+	return judge(id, s, set, segment);
 }
 
 /*
