@@ -93,6 +93,8 @@ impl Container {
 /// Measures everything; whether the gates are kept.
 pub(crate) fn measure(ops: &Path, report: &mut Guest) -> Result<bool, Failure> {
     let container = Container::make(ops)?;
+    // A machine that has just booted has other things to do: the first measurement does not count.
+    container.run("/sys/fs/cgroup", "")?;
     let none = container.run("/sys/fs/cgroup", "")?;
     report.add("nothing loaded", None, &none);
 
