@@ -34,7 +34,7 @@ struct Totals {
 
 pub(crate) fn check(paths: &[PathBuf], lenient: bool, format: Output) -> Result<Answer, Failure> {
     let mut totals = Totals::default();
-    for path in policy_files::find(paths)? {
+    for path in policy_files::policies(paths)? {
         let file = policy_files::read(&path, Options { lenient })?;
         let policies: Vec<CheckedPolicy> = file
             .parsed

@@ -65,7 +65,7 @@ fn rules(config: Option<&Path>, asked: &Explain) -> Result<(RuleSet, Vec<String>
     }
     let paths = if asked.policies.is_empty() { vec![config.policy_dir.clone()] } else { asked.policies.clone() };
     let mut policies: Vec<Policy> = Vec::new();
-    for path in policy_files::find(&paths)? {
+    for path in policy_files::policies(&paths)? {
         let file = policy_files::read(&path, Options::default())?;
         let errors = file.parsed.errors().count();
         if errors > 0 {

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use portcullis_policy::expectation::FILE_ENDING;
 use portcullis_policy::{Options, Parsed, parse, yaml};
 
 use crate::failure::Failure;
@@ -39,6 +40,13 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         }
     }
     found.sort();
+    Ok(found)
+}
+
+/// The policy files among them: all but the expectations that lie beside them and were not asked for by name.
+pub(crate) fn policies(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = find(paths)?;
+    found.retain(|path| paths.contains(path) || !path.to_string_lossy().ends_with(FILE_ENDING));
     Ok(found)
 }
 

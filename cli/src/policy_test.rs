@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use portcullis_policy::decide::Verdict;
-use portcullis_policy::expectation::{self, Expectation, Only};
+use portcullis_policy::expectation::{self, Expectation, FILE_ENDING, Only};
 use portcullis_policy::{Options, Policy};
 use serde::Serialize;
 
@@ -30,13 +30,10 @@ struct Totals {
     skipped: usize,
 }
 
-/// The ending by which expectation files are known in a directory, where policies lie beside them.
-const ENDING: &str = ".test.yaml";
-
 pub(crate) fn test(paths: &[PathBuf], format: Output) -> Result<Answer, Failure> {
     let mut totals = Totals::default();
     for path in policy_files::find(paths)? {
-        if !paths.contains(&path) && !path.to_string_lossy().ends_with(ENDING) {
+        if !paths.contains(&path) && !path.to_string_lossy().ends_with(FILE_ENDING) {
             continue;
         }
         let text = policy_files::text(&path)?;
@@ -54,7 +51,7 @@ pub(crate) fn test(paths: &[PathBuf], format: Output) -> Result<Answer, Failure>
         output::line(&format!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped))?;
     }
     if totals.passed + totals.failed == 0 {
-        return Err(Failure::NothingToTest { ending: ENDING });
+        return Err(Failure::NothingToTest { ending: FILE_ENDING });
     }
     Ok(if totals.failed == 0 { Answer::Yes } else { Answer::No })
 }

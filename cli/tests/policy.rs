@@ -56,7 +56,7 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn check_reports_each_rule_and_counts_them() {
-    let directory = directory(&[("secrets.yaml", POLICY)]);
+    let directory = directory(&[("secrets.yaml", POLICY), ("secrets.test.yaml", EXPECTATIONS)]);
     let output = portcullis(directory.path(), &["policy", "check", "."]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);

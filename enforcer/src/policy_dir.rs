@@ -1,6 +1,6 @@
 //! A directory of policies: what is in force now, whatever state the files are in.
 //!
-//! Each `*.yaml` or `*.yml` file stands for itself. A document that is refused never affects another, and as long as its file
+//! Each `*.yaml` or `*.yml` file stands for itself; `*.test.yaml` are expectations and not read. A document that is refused never affects another, and as long as its file
 //! is there, the version of the policy that was accepted last stays in force in its place. So does everything that a file
 //! held when it cannot be read, is empty (an editor has just truncated it) or changes while it is read. To withdraw a policy,
 //! remove the document, or the file.
@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use portcullis_policy::expectation::FILE_ENDING;
 use portcullis_policy::parse::{Identity, Parsed};
 use portcullis_policy::yaml::MAX_FILE_BYTES;
 use portcullis_policy::{Diagnostic, Options, Policy, parse};
@@ -73,7 +74,8 @@ impl PolicyDir {
         let mut keys = BTreeSet::new();
         let (mut count, mut bytes) = (0usize, 0usize);
         for name in names {
-            let is_policy = !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml"));
+            let is_policy =
+                !name.starts_with('.') && !name.ends_with(FILE_ENDING) && (name.ends_with(".yaml") || name.ends_with(".yml"));
             let path = self.directory.join(&name);
             if !is_policy || path.is_dir() {
                 continue;
@@ -289,6 +291,7 @@ mod tests {
         place.write("b.yml", "kind: [");
         place.write("c.yaml", "\u{feff}\0");
         place.write(".hidden.yaml", &policy("hidden", "/a"));
+        place.write("a.test.yaml", "cases: []");
         place.write("readme.txt", "not a policy");
         let (names, problems) = place.read();
         assert_eq!(names, ["a:11"]);

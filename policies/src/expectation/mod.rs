@@ -42,6 +42,8 @@ use crate::select::{ContainerFacts, Selection, select};
 
 pub use evaluate::{Outcome, Reason};
 
+/// How expectation files end, so that they can lie in a directory of policies without being taken for one.
+pub const FILE_ENDING: &str = ".test.yaml";
 /// Most cases of one document.
 pub const MAX_CASES: usize = 10_000;
 /// Most policies of one document, and most files.
