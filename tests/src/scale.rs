@@ -11,7 +11,7 @@ use crate::bundle::{Bundle, Facts};
 use crate::guest::{self, Guest};
 use crate::process::{self, Dialogue};
 use crate::report::Report;
-use crate::{Failure, Result};
+use crate::{Failure, Result, image};
 
 const CGROUPS: &str = "/sys/fs/cgroup/portcullis-scale";
 const HOOK_LIMIT: Duration = Duration::from_secs(120);
@@ -24,12 +24,14 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     }
     let count = guest.repetitions(100, 1000);
     guest.configure("enforce", "audit")?;
+    let root = guest.work.join("scale/root");
+    image::make(&root)?;
     let before = slab()?;
     let mut members = Vec::new();
     let begin = Instant::now();
     let mut result = Ok(());
     for number in 0..count {
-        match arm(guest, number) {
+        match arm(guest, &root, number) {
             Ok(member) => members.push(member),
             Err(error) => {
                 result = Err(format!("container {number}: {error}"));
@@ -83,25 +85,24 @@ impl Drop for Member {
     }
 }
 
-/// A shell in its own cgroup and mount namespace, which waits for a line and then tries to read the file that its policy
-/// denies; armed as the container `scale-NUMBER`.
-fn arm(guest: &Guest, number: u32) -> Result<Member> {
+/// A shell in its own cgroup and mount namespace, which waits for a line and then, in another root as a container's init
+/// would, tries to read the file that its policy denies; armed as the container `scale-NUMBER`.
+fn arm(guest: &Guest, root: &Path, number: u32) -> Result<Member> {
     let cgroup = Path::new(CGROUPS).join(format!("scale-{number}"));
     guest::make_directory(&cgroup)?;
-    let file = denied_file(guest, number);
-    guest::write(&file, b"readable\n")?;
-    let script = format!("echo ready; read line; exec cat {}", file.display());
+    let file = format!("/data/{number}");
+    guest::write(&root.join(file.trim_start_matches('/')), b"readable\n")?;
+    let script = format!("echo ready; read line; exec chroot {} /bin/cat {file}", root.display());
     let enter = format!("echo $$ >{}/cgroup.procs; exec unshare --mount sh -c '{script}'", cgroup.display());
     let mut process = Dialogue::start(Command::new("sh").args(["-c", &enter]))?;
     process.line(Duration::from_secs(60))?;
     let text = format!(
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: scale-{number}\n  namespace: default\n\
-         spec:\n  selector:\n    matchLabels:\n      app: scale-{number}\n  file:\n    matchPaths:\n      - path: {}\n  action: Block\n",
-        file.display()
+         spec:\n  selector:\n    matchLabels:\n      app: scale-{number}\n  file:\n    matchPaths:\n      - path: {file}\n  action: Block\n"
     );
     guest.set_policies(&[("scale", &text)])?;
     let id = format!("scale-{number}");
-    let mut bundle = Bundle::new(&id, Path::new("/"), &["/bin/sh"]);
+    let mut bundle = Bundle::new(&id, root, &["/bin/sh"]);
     bundle.facts = Facts { name: id.clone(), namespace: "default".to_owned(), ..Facts::default() };
     bundle.facts.labels.insert("app".to_owned(), id.clone());
     let directory = bundle.write(guest)?;
@@ -117,10 +118,6 @@ fn arm(guest: &Guest, number: u32) -> Result<Member> {
     hook.arg("--config").arg(&guest.config).args(["--deadline", "60", "createRuntime"]);
     process::must(&mut hook, state.as_bytes(), HOOK_LIMIT)?;
     Ok(Member { number, cgroup, process, state })
-}
-
-fn denied_file(guest: &Guest, number: u32) -> PathBuf {
-    guest.work.join(format!("scale-{number}.txt"))
 }
 
 /// The first, a middle one and the last meet their own policy.

@@ -56,7 +56,8 @@ fn compare_two_names(done: &[Done<'_>], mut alerts: Vec<&Alert>) -> BTreeMap<Str
         match alerts.iter().position(|alert| fits(done, alert) && named(alert)) {
             Some(index) => drop(alerts.remove(index)),
             None => {
-                wrong.insert(done.case.name.clone(), "no alert, or none by the expected policy".to_owned());
+                let other = alerts.iter().find(|alert| fits(done, alert)).map_or("no alert", |alert| alert.line.as_str());
+                wrong.insert(done.case.name.clone(), format!("the expected policy raised none: {other}"));
             }
         }
     }
