@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sha2::{Digest, Sha256};
+
 /// Compilers that are tried, in this order. Set `CLANG` to choose another.
 const COMPILERS: [&str; 9] =
     ["clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-16", "clang-15", "clang-14"];
@@ -37,6 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let clang = find_clang()?;
     compile(&clang, &sources.join("portcullis.bpf.c"), &out.join("portcullis.bpf.o"))?;
+    // Here and not at run time: hashing half a megabyte would be the longest step of a container's start.
+    let hash: String =
+        Sha256::digest(fs::read(out.join("portcullis.bpf.o"))?).iter().take(8).map(|b| format!("{b:02x}")).collect();
+    println!("cargo:rustc-env=PORTCULLIS_OBJECT_HASH={hash}");
     let layout = out.join("layout.c");
     fs::write(&layout, LAYOUT)?;
     compile(&clang, &layout, &out.join("layout.bpf.o"))?;

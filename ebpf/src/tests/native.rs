@@ -11,7 +11,7 @@ use crate::abi::{self, SEGMENT_BYTES};
 use crate::load::{MAPS, Options};
 use crate::pins::Place;
 use crate::programs::{Attach, Ladder, Program};
-use crate::{Error, Kernel, OBJECT, ProgramInfo};
+use crate::{Error, Kernel, ProgramInfo};
 
 /// A place of its own for each test, removed at its end.
 struct Room {
@@ -44,7 +44,7 @@ impl Room {
     }
 
     fn load(&self, options: Options) -> Result<Kernel, Error> {
-        Kernel::load_at(self.place(), OBJECT, options, tracing)
+        Kernel::load_at(self.place(), options, tracing)
     }
 }
 
