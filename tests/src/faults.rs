@@ -139,7 +139,7 @@ fn expect(start: &Start, ran: bool, says: &str) -> std::result::Result<(), Strin
 fn policies(guest: &Guest, report: &mut Report, runtime: Runtime) -> Result<()> {
     let name = |test: &str| format!("faults/{}/{test}", runtime.name());
     report.run(&name("broken-policy-beside-a-good-one"), || {
-        guest.set_policies(&[("a", NOT_YAML), ("b", MISSPELT), ("faults", POLICY)])?;
+        guest.put_policies(&[("a", NOT_YAML), ("b", MISSPELT), ("faults", POLICY)])?;
         let denied = start(guest, runtime, "beside", "/attack", &[])?;
         let free = start(guest, runtime, "beside-free", "/bin/sh", &[])?;
         Ok(expect(&denied, false, "").and_then(|()| expect(&free, true, "")))
@@ -147,7 +147,7 @@ fn policies(guest: &Guest, report: &mut Report, runtime: Runtime) -> Result<()> 
     report.run(&name("broken-policy-keeps-the-previous-version"), || {
         guest.set_policies(&[("faults", POLICY)])?;
         let before = start(guest, runtime, "previous", "/attack", &[])?;
-        guest.set_policies(&[("faults", NOT_YAML)])?;
+        guest.put_policies(&[("faults", NOT_YAML)])?;
         let after = start(guest, runtime, "previous-broken", "/attack", &[])?;
         Ok(expect(&before, false, "").and_then(|()| expect(&after, false, "")))
     });

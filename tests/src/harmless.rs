@@ -24,8 +24,7 @@ spec:
 ";
 
 /// Rules that name nothing that the tests use.
-const UNRELATED: &str = "\
-  file:
+const UNRELATED: &str = "  file:
     matchPaths:
       - path: /srv/unrelated/secret
     matchPatterns:

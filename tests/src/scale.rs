@@ -100,7 +100,7 @@ fn arm(guest: &Guest, root: &Path, number: u32) -> Result<Member> {
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: scale-{number}\n  namespace: default\n\
          spec:\n  selector:\n    matchLabels:\n      app: scale-{number}\n  file:\n    matchPaths:\n      - path: {file}\n  action: Block\n"
     );
-    guest.set_policies(&[("scale", &text)])?;
+    guest.put_policies(&[("scale", &text)])?;
     let id = format!("scale-{number}");
     let mut bundle = Bundle::new(&id, root, &["/bin/sh"]);
     bundle.facts = Facts { name: id.clone(), namespace: "default".to_owned(), ..Facts::default() };
