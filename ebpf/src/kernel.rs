@@ -12,7 +12,7 @@ use crate::probe::Probe;
 use crate::programs::Program;
 use crate::segment::Segment;
 use crate::table::Table;
-use crate::{Error, sys};
+use crate::{Error, PROGRAMS, sys};
 
 const ZERO: [u8; 4] = [0; 4];
 
@@ -45,11 +45,16 @@ impl Kernel {
     /// [`Error::Unsupported`], [`Error::MissingHook`] and [`Error::NotRunning`] are the host's; what was in force before
     /// stays in force.
     pub fn load(options: Options) -> Result<Kernel, Error> {
-        Self::load_at(Place::system(), options, |_| true)
+        Self::load_at(Place::system(), PROGRAMS, options, |_| true)
     }
 
-    pub(crate) fn load_at(place: Place, options: Options, wanted: impl Fn(&Program) -> bool) -> Result<Kernel, Error> {
-        let notes = load::load(&place, options, wanted)?;
+    pub(crate) fn load_at(
+        place: Place,
+        object: load::Object<'_>,
+        options: Options,
+        wanted: impl Fn(&Program) -> bool,
+    ) -> Result<Kernel, Error> {
+        let notes = load::load(&place, object, options, wanted)?;
         let device = place.device()?;
         let mut kernel = Self::open_at(place)?;
         kernel.notes = notes;

@@ -38,5 +38,5 @@ pub use segment::Segment;
 
 /// The compiled programs. The ELF reader of the loader wants them aligned.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
-/// Of the same. Tells builds apart.
-const OBJECT_HASH: &str = env!("PORTCULLIS_OBJECT_HASH");
+/// The same, with the hash that build.rs made.
+const PROGRAMS: load::Object<'static> = load::Object { bytes: OBJECT, hash: env!("PORTCULLIS_OBJECT_HASH") };

@@ -13,7 +13,7 @@ use crate::elf::{self, Elf};
 use crate::kallsyms::Locks;
 use crate::pins::{self, Place};
 use crate::programs::{Attach, Host, Ladder, Program, programs};
-use crate::{Error, OBJECT, OBJECT_HASH, probe, sys};
+use crate::{Error, probe, sys};
 
 /// The maps, all pinned by their names.
 pub(crate) const MAPS: [&str; 11] = [
@@ -40,9 +40,23 @@ pub struct Options {
     pub ladder: Option<Ladder>,
 }
 
+/// Compiled programs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Object<'a> {
+    /// The ELF file, aligned.
+    pub(crate) bytes: &'a [u8],
+    /// Tells builds apart.
+    pub(crate) hash: &'a str,
+}
+
 /// Loads and attaches what is not yet in force, and says what had to be done for it. `wanted` is every program, but in tests
 /// on hosts that refuse some types.
-pub(crate) fn load(place: &Place, options: Options, wanted: impl Fn(&Program) -> bool) -> Result<Vec<String>, Error> {
+pub(crate) fn load(
+    place: &Place,
+    object: Object<'_>,
+    options: Options,
+    wanted: impl Fn(&Program) -> bool,
+) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
     if place.mount()? {
         notes.push("mounted the BPF file system at /sys/fs/bpf, where the pins live".to_owned());
@@ -50,9 +64,9 @@ pub(crate) fn load(place: &Place, options: Options, wanted: impl Fn(&Program) ->
     let _lock = place.lock()?;
     place.create()?;
 
-    let mut programs = programs(&Elf::parse(OBJECT)?)?;
+    let mut programs = programs(&Elf::parse(object.bytes)?)?;
     programs.retain(wanted);
-    if let Some(build) = in_force(place, options, &programs)? {
+    if let Some(build) = in_force(place, object, options, &programs)? {
         place.keep_only(&build)?;
         return Ok(notes);
     }
@@ -70,8 +84,8 @@ pub(crate) fn load(place: &Place, options: Options, wanted: impl Fn(&Program) ->
     }
 
     let ladder = options.ladder.unwrap_or_else(|| host.ladder());
-    let build = build_name(ladder);
-    if let Err(error) = attach_all(place, &host, ladder, &build, &present) {
+    let build = build_name(object, ladder);
+    if let Err(error) = attach_all(place, object, &host, ladder, &build, &present) {
         // What was in force stays so; half of something newer beside it would be nobody's intention.
         place.abandon(&build)?;
         return Err(error);
@@ -81,9 +95,16 @@ pub(crate) fn load(place: &Place, options: Options, wanted: impl Fn(&Program) ->
 }
 
 /// Pins all programs in the directory of a build that is begun with it.
-fn attach_all(place: &Place, host: &Host, ladder: Ladder, build: &str, present: &[Program]) -> Result<(), Error> {
+fn attach_all(
+    place: &Place,
+    object: Object<'_>,
+    host: &Host,
+    ladder: Ladder,
+    build: &str,
+    present: &[Program],
+) -> Result<(), Error> {
     let directory = place.begin(build)?;
-    let mut ebpf = open_object(OBJECT, host, ladder, Some(place))?;
+    let mut ebpf = open_object(object.bytes, host, ladder, Some(place))?;
     verify(&mut ebpf, present)?;
     for program in present {
         attach_and_pin(&mut ebpf, program, &directory)?;
@@ -91,16 +112,16 @@ fn attach_all(place: &Place, host: &Host, ladder: Ladder, build: &str, present: 
     require_running(&ebpf, present)
 }
 
-fn build_name(ladder: Ladder) -> String {
-    format!("{OBJECT_HASH}-{}", ladder as u32)
+fn build_name(object: Object<'_>, ladder: Ladder) -> String {
+    format!("{}-{}", object.hash, ladder as u32)
 }
 
 /// The name of this object's build if all its required programs are pinned. No look at the kernel's type information: this is
 /// on the way of every container's start.
-fn in_force(place: &Place, options: Options, programs: &[Program]) -> Result<Option<String>, Error> {
+fn in_force(place: &Place, object: Object<'_>, options: Options, programs: &[Program]) -> Result<Option<String>, Error> {
     let ladders = [Ladder::Cast, Ladder::Read].into_iter().filter(|l| options.ladder.is_none_or(|wanted| wanted == *l));
     let builds = place.builds()?;
-    for build in ladders.map(build_name).filter(|build| builds.contains(build)) {
+    for build in ladders.map(|ladder| build_name(object, ladder)).filter(|build| builds.contains(build)) {
         let pinned = pins::entries(&place.build(&build))?;
         if programs.iter().all(|program| program.optional().is_some() || pinned.contains(&program.name)) {
             return Ok(Some(build));

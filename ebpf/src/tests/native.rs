@@ -8,10 +8,11 @@ use std::process;
 use std::time::Duration;
 
 use crate::abi::{self, SEGMENT_BYTES};
+use crate::load::Object;
 use crate::load::{MAPS, Options};
 use crate::pins::Place;
 use crate::programs::{Attach, Ladder, Program};
-use crate::{Error, Kernel, ProgramInfo};
+use crate::{Error, Kernel, OBJECT, PROGRAMS, ProgramInfo};
 
 /// A place of its own for each test, removed at its end.
 struct Room {
@@ -44,7 +45,7 @@ impl Room {
     }
 
     fn load(&self, options: Options) -> Result<Kernel, Error> {
-        Kernel::load_at(self.place(), options, tracing)
+        Kernel::load_at(self.place(), PROGRAMS, options, tracing)
     }
 }
 
@@ -135,7 +136,12 @@ fn an_upgrade_that_fails_leaves_what_was_in_force() {
             u64::from_ne_bytes(unit)
         })
         .collect();
-    let refused = Kernel::load_at(room.place(), bytemuck::cast_slice(&broken), by(Ladder::Cast), |_| true);
+    let refused = Kernel::load_at(
+        room.place(),
+        Object { bytes: bytemuck::cast_slice(&broken), hash: "0badc0de" },
+        by(Ladder::Cast),
+        |_| true,
+    );
     let message = refused.err().expect("refused").to_string();
     assert!(message.starts_with("the kernel refused the program pc_"), "{message}");
     assert_eq!(Kernel::open_at(room.place()).expect("opening").programs().expect("programs"), before);
