@@ -329,7 +329,7 @@ int BPF_PROG(pc_path_link, struct dentry *from, const struct path *dir, struct d
 	if (!view_of_current(&v) || !names_matter(&v, to->d_sb) || internal_mount(dir->mnt))
 		return 0;
 	/* link(2) demands one mount for both names, so the directory's is the old name's too. */
-	return second_name(&v, dir->mnt, from, dir->mnt, to, false, PC_OP_LINK);
+	return second_name(&v, dir->mnt, from, dir->mnt, to, true, PC_OP_LINK);
 }
 
 SEC("lsm/path_rename")
