@@ -60,7 +60,7 @@ static long empty_step(u32 index, struct bench *b)
 	return 0;
 }
 
-static __always_inline struct pc_scratch *bench_begin(struct bench *b, struct view *v, int *id)
+static __always_inline struct pc_scratch *bench_begin(struct bench *b, struct view *v, u32 *id)
 {
 	struct pc_scratch *s;
 
@@ -79,7 +79,7 @@ static long identity_step(u32 index, struct bench *b)
 {
 	struct pc_scratch *s;
 	struct view v;
-	int id;
+	u32 id;
 
 	s = bench_begin(b, &v, &id);
 	if (!s) {
@@ -95,7 +95,7 @@ static long decide_step(u32 index, struct bench *b)
 {
 	struct pc_scratch *s;
 	struct view v;
-	int id;
+	u32 id;
 
 	s = bench_begin(b, &v, &id);
 	if (!s) {
@@ -103,7 +103,7 @@ static long decide_step(u32 index, struct bench *b)
 		return 1;
 	}
 	if (!orphan(&v)) {
-		if (pc_decide(id))
+		if (pc_decide(id, s, v.set))
 			b->r->denied += 1;
 	}
 	b->r->depth = s->depth;
@@ -118,18 +118,22 @@ __attribute__((noinline)) int bench_climb(u32 id)
 	struct pc_scratch *s = scratch_at(id);
 
 	if (s)
-		climb(s);
+		climb(pc_ladder == 1, s);
 	return 0;
 }
 
 __attribute__((noinline)) int bench_match(u32 id, u32 start)
 {
 	struct pc_scratch *s = scratch_at(id);
+	struct pc_segment *segment;
 
 	if (!s)
 		return 0;
+	segment = segment_at(s->segment);
+	if (!segment)
+		return 0;
 	s->state = start;
-	match(s);
+	match(s, segment);
 	return 0;
 }
 
@@ -195,7 +199,7 @@ static __always_inline void warm(struct bench *b)
 	struct pc_segment *segment;
 	struct pc_scratch *s;
 	struct view v;
-	int id;
+	u32 id;
 
 	if (w) {
 		w->dentry = b->dentry;

@@ -15,7 +15,8 @@ static __always_inline int judge_exec(struct view *v, struct file *file, u32 op)
 {
 	struct dentry *dentry = file->f_path.dentry;
 	struct pc_scratch *s;
-	int id, denied;
+	u32 id;
+	int denied;
 
 	s = begin(v, &id, op);
 	if (!s)
@@ -33,7 +34,7 @@ static __always_inline int judge_exec(struct view *v, struct file *file, u32 op)
 		s->depth = 0;
 		denied = pc_conclude(id, (v->set->unmatched >> (8 * PC_EXEC)) & 0xff, PC_RULE_POSTURE, 0);
 	} else {
-		denied = pc_decide(id);
+		denied = pc_decide(id, s, v->set);
 	}
 	release(s);
 	if (denied)
@@ -89,7 +90,7 @@ int BPF_PROG(pc_bprm_committed, struct linux_binprm *bprm)
 	struct pc_scratch *s;
 	struct view v;
 	u16 source = 0;
-	int id;
+	u32 id;
 
 	if (!view_of_current(&v))
 		return 0;
@@ -97,10 +98,9 @@ int BPF_PROG(pc_bprm_committed, struct linux_binprm *bprm)
 	if (is_loader(bprm))
 		v.task->flags |= PC_TASK_LOADER;
 	if (v.set->sources > 1) {
-		id = claim();
-		s = id < 0 ? NULL : scratch_at(id);
+		s = claim(&id);
 		if (s) {
-			source = classify(id, v.slot, v.set, bprm->file);
+			source = classify(s, v.slot, v.set, bprm->file);
 			release(s);
 		}
 	}

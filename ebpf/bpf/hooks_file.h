@@ -11,6 +11,9 @@
 
 #include "judge.h"
 
+/* include/uapi/linux/magic.h */
+#define BPF_FS_MAGIC 0xcafe4a11
+
 #define G_READ (1u << PC_READ)
 #define G_CHANGE (1u << PC_CHANGE)
 #define G_EXEC (1u << PC_EXEC)
@@ -24,8 +27,12 @@ static __always_inline bool internal_mount(struct vfsmount *mnt)
 /* The file system that holds our pins is nobody's business inside a container, whatever its policy. */
 static __always_inline bool holds_pins(struct super_block *sb)
 {
-	struct pc_config *cfg = config();
+	struct pc_config *cfg;
 
+	/* Hardly any file lies in a bpffs: the look-up is for those that do. */
+	if (sb->s_magic != BPF_FS_MAGIC)
+		return false;
+	cfg = config();
 	return cfg && cfg->pin_dev && sb->s_dev == cfg->pin_dev;
 }
 
@@ -33,7 +40,8 @@ static __always_inline bool holds_pins(struct super_block *sb)
 static __always_inline int judge_path(struct view *v, struct vfsmount *mnt, struct dentry *dentry, u64 inode, u32 groups, u32 op)
 {
 	struct pc_scratch *s;
-	int id, denied;
+	u32 id;
+	int denied;
 
 	s = begin(v, &id, op);
 	if (!s)
@@ -49,7 +57,7 @@ static __always_inline int judge_path(struct view *v, struct vfsmount *mnt, stru
 	} else if (!(v->set->flags & PC_SET_FILE)) {
 		denied = 0;
 	} else {
-		denied = pc_decide(id);
+		denied = pc_decide(id, s, v->set);
 	}
 	release(s);
 	if (denied)
@@ -185,7 +193,8 @@ static __always_inline int change_inode(struct dentry *dentry, u32 op)
 {
 	struct pc_scratch *s;
 	struct view v;
-	int id, denied = 0;
+	u32 id;
+	int denied = 0;
 
 	if (!view_of_current(&v) || !(v.set->flags & PC_SET_FILE))
 		return 0;
@@ -279,7 +288,8 @@ static __always_inline int second_name(struct view *v, struct vfsmount *from_mnt
 	struct pc_scratch *s;
 	u64 inode = (u64)from->d_inode;
 	bool files = v->set->flags & PC_SET_FILE, unnamed;
-	int id, denied = 0;
+	u32 id;
+	int denied = 0;
 
 	s = begin(v, &id, op);
 	if (!s)

@@ -38,7 +38,8 @@ static __always_inline bool harmless_type(const char *type, u32 set_flags)
 static __always_inline int refuse(struct view *v, u32 op, u32 rule)
 {
 	struct pc_scratch *s;
-	int id, denied;
+	u32 id;
+	int denied;
 
 	s = begin(v, &id, op);
 	if (!s)
@@ -55,7 +56,8 @@ static __always_inline int covers(struct view *v, const struct path *at, u32 op)
 {
 	struct pc_segment *segment = segment_at(v->set->segment);
 	struct pc_scratch *s;
-	int id, denied = 0;
+	u32 id;
+	int denied = 0;
 	u32 below;
 
 	s = begin(v, &id, op);

@@ -13,7 +13,8 @@ static __always_inline int judge_entry(struct view *v, u32 table, u32 row, u32 c
 	struct pc_segment *segment = segment_at(v->set->segment);
 	struct pc_scratch *s;
 	u32 source, word, verdict;
-	int id, denied;
+	u32 id;
+	int denied;
 
 	if (orphan(v)) {
 		word = PC_BLOCK | PC_RULE_ORPHAN << 16;

@@ -94,8 +94,8 @@ static __always_inline int label(struct task_struct *task)
 
 /* ---- working memory --------------------------------------------------------------------------------------------------- */
 
-/* Returns the index of a free scratch of this CPU, else the task's own, or -1 where there is no memory for that. */
-static __always_inline int claim(void)
+/* Returns a free scratch of this CPU, else the task's own, or NULL where there is no memory for that; its index in *id. */
+static __always_inline struct pc_scratch *claim(u32 *id)
 {
 	u32 base = bpf_get_smp_processor_id() * PC_SCRATCH_PER_CPU;
 	int i;
@@ -103,12 +103,13 @@ static __always_inline int claim(void)
 	for (i = 0; i < PC_SCRATCH_PER_CPU; i++) {
 		struct pc_scratch *s = scratch_at(base + i);
 
-		if (s && !__sync_val_compare_and_swap(&s->busy, 0, 1))
-			return base + i;
+		if (s && !__sync_val_compare_and_swap(&s->busy, 0, 1)) {
+			*id = base + i;
+			return s;
+		}
 	}
-	if (bpf_task_storage_get(&pc_own_scratch, bpf_get_current_task_btf(), NULL, BPF_LOCAL_STORAGE_GET_F_CREATE))
-		return PC_SCRATCH_OWN;
-	return -1;
+	*id = PC_SCRATCH_OWN;
+	return bpf_task_storage_get(&pc_own_scratch, bpf_get_current_task_btf(), NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 }
 
 static __always_inline void release(struct pc_scratch *s)
@@ -118,27 +119,32 @@ static __always_inline void release(struct pc_scratch *s)
 
 /* ---- source class ------------------------------------------------------------------------------------------------------ */
 
-static __always_inline u32 sequence(u64 address)
+static __always_inline u32 sequence(bool cast, u64 address)
 {
-	return address ? (u32)peek(address) : 0;
+	return address ? (u32)peek_by(cast, address) : 0;
 }
 
-/* Once from dentry to state. Returns 1 when a rename or a mount came between: such a path may never have been. */
-__attribute__((noinline)) int pc_attempt(u32 id, u32 start)
+/*
+ * Once from dentry to state. Returns 1 when a rename or a mount came between: such a path may never have been. Pointers and not
+ * indexes are passed here: to look them up again in each function costs what ten bytes of a path cost.
+ * (The segment as its words: clang would declare the struct forward, see pc_segment_map, and the verifier wants its size.)
+ */
+__attribute__((noinline)) int pc_attempt(struct pc_scratch *s, u32 (*words)[PC_SEGMENT_WORDS], u32 start)
 {
-	struct pc_scratch *s = scratch_at(id);
+	struct pc_segment *segment = (struct pc_segment *)words;
+	bool cast = pc_ladder == 1;
 	u32 renames, mounts;
 
-	if (!s)
+	if (!s || !segment)
 		return 0;
-	renames = sequence(pc_rename_lock);
-	mounts = sequence(pc_mount_lock);
+	renames = sequence(cast, pc_rename_lock);
+	mounts = sequence(cast, pc_mount_lock);
 	s->state = start;
-	climb(s);
+	climb(cast, s);
 	if (s->outcome == PC_PATH_FOUND)
-		match(s);
+		match(s, segment);
 	asm volatile("" ::: "memory");
-	if ((renames | mounts) & 1 || renames != sequence(pc_rename_lock) || mounts != sequence(pc_mount_lock))
+	if ((renames | mounts) & 1 || renames != sequence(cast, pc_rename_lock) || mounts != sequence(cast, pc_mount_lock))
 		return 1;
 	return 0;
 }
@@ -146,7 +152,7 @@ __attribute__((noinline)) int pc_attempt(u32 id, u32 start)
 #define PC_TRIES 8
 
 /* Finds the state of the object in s, started from s->state. Given up as unresolvable after PC_TRIES attempts. */
-static __always_inline void locate(u32 id, struct pc_scratch *s)
+static __always_inline void locate(struct pc_scratch *s, struct pc_segment *segment)
 {
 	struct pc_stats *st;
 	u32 start = s->state;
@@ -154,7 +160,7 @@ static __always_inline void locate(u32 id, struct pc_scratch *s)
 
 #pragma clang loop unroll(disable)
 	for (i = 0; i < PC_TRIES; i++) {
-		if (!pc_attempt(id, start))
+		if (!pc_attempt(s, &segment->words, start))
 			return;
 		st = stats();
 		if (st)
@@ -173,20 +179,21 @@ static __always_inline void prepare(struct pc_scratch *s, struct pc_set *set, u6
 }
 
 /* The source class of an executable. */
-static __always_inline u32 classify(u32 id, struct pc_slot *slot, struct pc_set *set, struct file *exe)
+static __always_inline u32 classify(struct pc_scratch *s, struct pc_slot *slot, struct pc_set *set, struct file *exe)
 {
-	struct pc_scratch *s = scratch_at(id);
 	struct pc_segment *segment;
 
-	if (!s || !set->source_start || set->sources <= 1)
+	if (!set->source_start || set->sources <= 1)
+		return 0;
+	segment = segment_at(set->segment);
+	if (!segment)
 		return 0;
 	prepare(s, set, slot->root);
 	s->dentry = (u64)exe->f_path.dentry;
 	s->mount = mount_of(exe->f_path.mnt);
 	s->state = set->source_start;
-	locate(id, s);
-	segment = segment_at(set->segment);
-	if (s->outcome != PC_PATH_FOUND || !segment)
+	locate(s, segment);
+	if (s->outcome != PC_PATH_FOUND)
 		return 0;
 	return word_at(segment, s->state + PC_ROW_DECISION);
 }
@@ -201,8 +208,7 @@ __attribute__((noinline)) int pc_refresh(void)
 	struct pc_set *set;
 	struct mm_struct *mm;
 	struct file *exe;
-	u32 gen;
-	int id;
+	u32 gen, id;
 
 	if (!t)
 		return 0;
@@ -215,14 +221,14 @@ __attribute__((noinline)) int pc_refresh(void)
 	if (!set || !mm)
 		return 0;
 	exe = mm->exe_file;
-	id = claim();
-	if (!exe || id < 0)
+	if (!exe)
 		return 0;
-	s = scratch_at(id);
-	t->source = classify(id, slot, set, exe);
+	s = claim(&id);
+	if (!s)
+		return 0;
+	t->source = classify(s, slot, set, exe);
 	t->gen = gen;
-	if (s)
-		release(s);
+	release(s);
 	return 0;
 }
 

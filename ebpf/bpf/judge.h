@@ -102,13 +102,12 @@ static __always_inline bool orphan(const struct view *v)
 }
 
 /* Claims and fills a scratch. A NULL means that none is free: the caller denies, and it is counted. */
-static __always_inline struct pc_scratch *begin(const struct view *v, int *id, u32 op)
+static __always_inline struct pc_scratch *begin(const struct view *v, u32 *id, u32 op)
 {
 	struct pc_scratch *s;
 	struct pc_stats *st;
 
-	*id = claim();
-	s = *id < 0 ? NULL : scratch_at(*id);
+	s = claim(id);
 	if (!s) {
 		st = stats();
 		if (st)
@@ -228,7 +227,7 @@ static __always_inline void find(u32 id, struct pc_scratch *s, struct pc_set *se
 	if (!set || !segment)
 		return;
 	s->state = word_at(segment, set->starts + s->source);
-	locate(id, s);
+	locate(s, segment);
 	if (set->name_starts && s->outcome == PC_PATH_FOUND) {
 		state = s->state;
 		s->state = word_at(segment, set->name_starts + s->source);
@@ -255,15 +254,12 @@ __attribute__((noinline)) int pc_judge(u32 id)
 	return s ? judge(id, s, set_at(s->set), segment_at(s->segment)) : 0;
 }
 
-__attribute__((noinline)) int pc_decide(u32 id)
+__attribute__((noinline)) int pc_decide(u32 id, struct pc_scratch *s, struct pc_set *set)
 {
-	struct pc_scratch *s = scratch_at(id);
 	struct pc_segment *segment;
-	struct pc_set *set;
 
 	if (!s)
 		return 0;
-	set = set_at(s->set);
 	segment = segment_at(s->segment);
 	find(id, s, set, segment);
 	return judge(id, s, set, segment);

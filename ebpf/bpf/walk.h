@@ -193,11 +193,11 @@ static long climb_step(u32 index, struct pc_scratch **context)
 }
 
 /* Fills chain, depth and outcome from dentry, mount and root. Mount crossings count as steps: twice the depth suffices. */
-static __always_inline void climb(struct pc_scratch *s)
+static __always_inline void climb(bool cast, struct pc_scratch *s)
 {
 	s->at_dentry = s->dentry;
 	s->at_mount = s->mount;
-	s->at_mount_root = s->mount ? peek(field_address(struct mount, mnt.mnt_root, s->mount)) : 0;
+	s->at_mount_root = s->mount ? peek_by(cast, field_address(struct mount, mnt.mnt_root, s->mount)) : 0;
 	s->depth = 0;
 	s->outcome = 0;
 	bpf_loop(2 * PC_MAX_DEPTH / PC_CLIMB_STRIDE, climb_step, &s, 0);
@@ -218,9 +218,24 @@ static __always_inline const u8 *classes_at(struct pc_segment *segment, u32 offs
 	return (u8 *)segment->words + bounded(offset, PC_SEGMENT_BYTES - PC_SET_ALIGN);
 }
 
-static __always_inline u32 advance(struct pc_segment *segment, const u8 *classes, u32 state, u64 byte)
+/*
+ * row[class(byte)], for the lowest byte of a word. Written out because most of a decision is spent here: offsets become addresses
+ * in their own registers, where clang copies the base first.
+ */
+static __always_inline u64 advance(struct pc_segment *segment, const u8 *classes, u64 state, u64 byte)
 {
-	return word_at(segment, state + classes[bounded(byte, 0xff)]);
+	asm volatile("%[byte] &= 0xff\n\t"
+		     "%[byte] += %[classes]\n\t"
+		     "%[byte] = *(u8 *)(%[byte] + 0)\n\t"
+		     "%[state] += %[byte]\n\t"
+		     "%[state] &= %[mask]\n\t"
+		     "%[state] <<= 2\n\t"
+		     "%[state] += %[segment]\n\t"
+		     "%[state] = *(u32 *)(%[state] + 0)"
+		     : [byte] "+&r"(byte), [state] "+&r"(state)
+		     : [classes] "r"(classes), [segment] "r"(segment), [mask] "i"(PC_SEGMENT_WORDS - 1)
+		     : "memory");
+	return state;
 }
 
 struct walk {
@@ -235,8 +250,8 @@ struct walk {
 static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct pc_segment *segment, struct walk *w)
 {
 	const u8 *classes = classes_at(segment, s->classes);
-	u32 state = w->state, left;
-	u64 word;
+	u64 state = w->state, word;
+	u32 left;
 
 	if (!w->left) { /* a component begins: its slash */
 		struct pc_component *c;
@@ -258,12 +273,25 @@ static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct 
 		word = *(u64 *)(s->text + bounded(w->offset, 0xf8));
 	left = w->left;
 
-#define ONE_BYTE(n)                                                                                                      \
-	if (left > n) {                                                                                                  \
-		state = advance(segment, classes, state, word >> (8 * n));
-	ONE_BYTE(0) ONE_BYTE(1) ONE_BYTE(2) ONE_BYTE(3) ONE_BYTE(4) ONE_BYTE(5) ONE_BYTE(6) ONE_BYTE(7)
-	}}}}}}}}
-#undef ONE_BYTE
+	/* By halves: asking before each byte whether it is there would be a sixth of the work. */
+#define NEXT_BYTE                                                                                                        \
+	state = advance(segment, classes, state, word);                                                                  \
+	word >>= 8;
+	if (left >= 4) {
+		NEXT_BYTE NEXT_BYTE NEXT_BYTE NEXT_BYTE
+		if (left >= 8) {
+			NEXT_BYTE NEXT_BYTE NEXT_BYTE NEXT_BYTE
+			goto done;
+		}
+	}
+	if (left & 2) {
+		NEXT_BYTE NEXT_BYTE
+	}
+	if (left & 1) {
+		NEXT_BYTE
+	}
+done:
+#undef NEXT_BYTE
 	w->state = state;
 	w->left = left > 8 ? left - 8 : 0;
 	w->offset += 8;
@@ -297,12 +325,10 @@ static long match_step(u32 index, struct matching *m)
 }
 
 /* Walks the chain from s->state; the end state is in s->state. The sink may end it early: its decision is the end's. */
-static __always_inline void match(struct pc_scratch *s)
+static __always_inline void match(struct pc_scratch *s, struct pc_segment *segment)
 {
-	struct matching m = { .scratch = s, .segment = segment_at(s->segment) };
+	struct matching m = { .scratch = s, .segment = segment };
 
-	if (!m.segment)
-		return;
 	s->slash = byte_at(m.segment, s->classes + '/');
 	if (!s->depth) { /* the root itself */
 		s->state = word_at(m.segment, s->state + s->slash);
