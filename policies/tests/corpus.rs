@@ -105,28 +105,3 @@ fn every_refusal_says_where_and_what_to_do() {
         }
     }
 }
-
-/// Prints every diagnostic of the corpus, for a reader: `cargo test -p portcullis-policy --test corpus -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints, proves nothing"]
-fn print_diagnostics() {
-    for (path, text) in corpus() {
-        let parsed = parse(&path, &text, Options::default());
-        parsed.errors().for_each(|error| print!("error: {}", error.render(&text)));
-        parsed.warnings.iter().for_each(|warning| print!("warning: {}", warning.render(&text)));
-    }
-}
-
-/// Prints what each accepted policy of the corpus becomes, likewise.
-#[test]
-#[ignore = "prints, proves nothing"]
-fn print_reports() {
-    for (path, text) in corpus() {
-        for policy in parse(&path, &text, Options::default()).policies() {
-            println!("{}: {} {:?}", path.display(), policy.id(), policy.selector);
-            for report in report(policy, Backend::Bpf) {
-                println!("  {}:{} {}: {:?}", report.origin.line, report.origin.column, report.summary, report.support);
-            }
-        }
-    }
-}
