@@ -60,6 +60,14 @@ pub enum ProcessError {
         /// Its pid.
         pid: u32,
     },
+    /// A container on the runtime's own root directory, which is how the kernel programs tell the runtime from a container.
+    #[error(
+        "process {pid} is to run on the runtime's own root directory; Portcullis protects containers that have a root file system of their own"
+    )]
+    SameRoot {
+        /// Its pid.
+        pid: u32,
+    },
     /// The root file system can't be opened where the configuration says it is.
     #[error("cannot open the container's root file system {root} in the mount namespace of process {pid}: {}; check root.path in config.json", because(*errno))]
     Root {
@@ -70,6 +78,11 @@ pub enum ProcessError {
         /// What the kernel answered.
         errno: Errno,
     },
+}
+
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
+    let (one, other) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 struct Stat {
@@ -172,7 +185,9 @@ impl Process {
             tries += 1;
             match rustix::fs::openat2(&slash, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) if tries < MAX_TRIES => {}
-                opened => return opened.map_err(refused),
+                Err(errno) => return Err(refused(errno)),
+                Ok(root) if is_same(&root, &slash).map_err(refused)? => return Err(ProcessError::SameRoot { pid: self.pid }),
+                Ok(root) => return Ok(root),
             }
         }
     }

@@ -30,6 +30,16 @@ fn the_cgroup_is_the_scope_and_the_root_is_the_containers() {
 }
 
 #[test]
+fn a_container_on_the_runtimes_own_root_is_refused() {
+    let machine = machine(BY_LABEL);
+    machine.config(r#"{"root":{"path":"/"},"annotations":{"io.container.manager":"libpod"}}"#);
+    let Finish { code, lines } = machine.start();
+    assert_eq!(code, 1);
+    assert!(lines[0].contains("is to run on the runtime's own root directory"), "{}", lines[0]);
+    assert!(machine.enforcer.calls().is_empty());
+}
+
+#[test]
 fn without_policies_nothing_is_looked_at() {
     let machine = Machine::new();
     std::fs::remove_dir_all(machine.path("graph")).unwrap();
