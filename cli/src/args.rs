@@ -18,7 +18,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load the kernel programs, or upgrade them without a gap.
-    Load,
+    Load {
+        /// Also when this build is in force: attach it once more, then take the old one out.
+        #[arg(long)]
+        anew: bool,
+    },
     /// Remove the kernel programs and everything that is in force.
     Unload {
         /// Also when containers are armed: they go on unprotected.

@@ -8,8 +8,8 @@ use portcullis_enforcer::{Config, Enforcer};
 use crate::failure::Failure;
 use crate::{Answer, output};
 
-pub(crate) fn load() -> Result<Answer, Failure> {
-    let kernel = Kernel::load(Options::default())?;
+pub(crate) fn load(anew: bool) -> Result<Answer, Failure> {
+    let kernel = Kernel::load(Options { anew, ..Options::default() })?;
     for note in kernel.notes() {
         eprintln!("portcullis: {note}");
     }

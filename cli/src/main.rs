@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Answer, Failure> {
     let config = cli.config.as_deref();
     match cli.command {
-        Command::Load => load::load(),
+        Command::Load { anew } => load::load(anew),
         Command::Unload { force } => load::unload(config, force),
         Command::Status { format } => status::status(config, format.output),
         Command::Doctor { format } => doctor::doctor(format.output),

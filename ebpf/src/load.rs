@@ -38,6 +38,8 @@ const SCRATCH_PER_CPU: u32 = 4;
 pub struct Options {
     /// How paths are read; by default the best that the kernel offers.
     pub ladder: Option<Ladder>,
+    /// Load and attach also what is in force already, then take the old one out: an upgrade to the same build.
+    pub anew: bool,
 }
 
 /// Compiled programs.
@@ -66,7 +68,9 @@ pub(crate) fn load(
 
     let mut programs = programs(&Elf::parse(object.bytes)?)?;
     programs.retain(wanted);
-    if let Some(build) = in_force(place, object, options, &programs)? {
+    if !options.anew
+        && let Some(build) = in_force(place, object, options, &programs)?
+    {
         place.keep_only(&build)?;
         return Ok(notes);
     }

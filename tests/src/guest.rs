@@ -112,6 +112,14 @@ impl Guest {
         process::must(self.command().arg("load"), b"", COMMAND_LIMIT).map(|_| ())
     }
 
+    /// Upgrades the kernel programs: to the same build, which is attached once more before the old one goes.
+    pub(crate) fn upgrade(&self) -> Result<()> {
+        if self.without {
+            return Ok(());
+        }
+        process::must(self.command().args(["load", "--anew"]), b"", COMMAND_LIMIT).map(|_| ())
+    }
+
     /// Whether a test by this name was asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))

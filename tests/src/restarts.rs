@@ -1,5 +1,5 @@
 //! What is armed stays armed: an attacker in a container tries without a pause while our processes are killed and the
-//! kernel programs are loaded again.
+//! kernel programs are upgraded.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use crate::runtime::Runtime;
 const LAST_WORDS: Duration = Duration::from_secs(60);
 /// Under the attacker's eyes, between two events.
 const BETWEEN: Duration = Duration::from_millis(200);
+/// Until an upgrade is killed, at most; it grows eightfold from a millisecond, to meet every phase of loading.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs the suite.
 pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
@@ -21,10 +23,10 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         report.skip("restarts", "neither crun nor runc is installed");
         return Ok(());
     };
-    let count = guest.repetitions(5, 200);
+    let count = guest.repetitions(5, 100);
     if guest.wants("restarts/killed") {
         report.run("restarts/killed", || {
-            under_attack(guest, runtime, count, |guest| {
+            under_attack(guest, runtime, 2 * count, |guest| {
                 // A follower of the events is the process of ours that stays; it dies without a word.
                 let follower = Dialogue::start(guest.command().arg("events"))?;
                 std::thread::sleep(BETWEEN);
@@ -33,17 +35,17 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
             })
         });
     }
-    if guest.wants("restarts/load") {
-        report.run("restarts/load", || under_attack(guest, runtime, count, Guest::load));
+    if guest.wants("restarts/upgrade") {
+        report.run("restarts/upgrade", || under_attack(guest, runtime, count, Guest::upgrade));
     }
-    if guest.wants("restarts/load-killed") {
-        report.run("restarts/load-killed", || {
+    if guest.wants("restarts/upgrade-killed") {
+        report.run("restarts/upgrade-killed", || {
             let mut pause = Duration::from_millis(1);
             under_attack(guest, runtime, count, |guest| {
                 // Killed at a different moment of its work each time.
-                let load = Dialogue::start(guest.command().arg("load"))?;
+                let load = Dialogue::start(guest.command().args(["load", "--anew"]))?;
                 std::thread::sleep(pause);
-                pause = if pause > Duration::from_secs(2) { Duration::from_millis(1) } else { pause * 2 };
+                pause = if pause > LONGEST_PAUSE { Duration::from_millis(1) } else { pause * 8 };
                 drop(load);
                 guest.load()
             })

@@ -57,7 +57,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     for runtime in guest.runtimes.iter().copied() {
         let name = format!("starts/{}/entrypoint", runtime.name());
         if guest.wants(&name) {
-            report.run(&name, || entrypoints(guest, &place, runtime, guest.repetitions(10, 500)));
+            report.run(&name, || entrypoints(guest, &place, runtime, guest.repetitions(50, 500)));
         }
         let name = format!("starts/{}/exec", runtime.name());
         if guest.wants(&name) {

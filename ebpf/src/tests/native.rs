@@ -61,7 +61,7 @@ fn tracing(program: &Program) -> bool {
 }
 
 fn by(ladder: Ladder) -> Options {
-    Options { ladder: Some(ladder) }
+    Options { ladder: Some(ladder), anew: false }
 }
 
 fn names(programs: &[ProgramInfo]) -> Vec<&str> {
@@ -117,6 +117,25 @@ fn an_upgrade_keeps_what_is_armed() {
     assert_eq!(upgraded.read_slot(5).expect("slot"), slot);
     assert_eq!(upgraded.cgroup_list().expect("list"), [(77, abi::Cgroup { slot: 5, epoch: 3 })]);
     assert_eq!(upgraded.config().expect("config").armed, 1);
+}
+
+#[test]
+fn loading_anew_replaces_every_program_of_the_same_build() {
+    let Some(room) = Room::new("anew") else {
+        return;
+    };
+    let ids = |kernel: &Kernel| kernel.programs().expect("programs").len();
+    let kernel = room.load(Options::default()).expect("loading");
+    let links = room.root().join(format!("v{}", abi::LAYOUT)).join("links");
+    let before = crate::pins::entries(&links).expect("links");
+    let pin = links.join(&before[0]).join("pc_task_exit");
+    let old = fs::metadata(&pin).expect("a pin").ino();
+
+    let again = room.load(Options { anew: true, ..Options::default() }).expect("loading anew");
+    assert_eq!(ids(&kernel), ids(&again));
+    assert_eq!(crate::pins::entries(&links).expect("links"), before);
+    let new = fs::metadata(&pin).expect("a pin").ino();
+    assert_ne!(old, new, "the pin is of another link");
 }
 
 #[test]
