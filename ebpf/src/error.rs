@@ -19,7 +19,7 @@ pub enum Error {
         fix: String,
     },
     /// A hook that enforcement can't do without does not exist in this kernel.
-    #[error("this kernel has no LSM hook {hook}, which the program {program} needs; Linux 5.15 or newer is needed")]
+    #[error("this kernel has no LSM hook {hook}, which the program {program} needs; Linux 5.17 or newer is needed")]
     MissingHook {
         /// The program.
         program: String,
