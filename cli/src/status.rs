@@ -114,7 +114,7 @@ fn show(report: &Report) -> Result<(), Failure> {
             ))?;
         }
     }
-    output::line(&format!("{} policies", report.policies))?;
+    output::line(&format!("{} {}", report.policies, if report.policies == 1 { "policy" } else { "policies" }))?;
     for problem in &report.problems {
         let kept = if problem.kept.is_empty() { String::new() } else { format!("; still in force: {}", problem.kept.join(", ")) };
         output::line(&format!("REFUSED {}{}", output::printable(&problem.message), output::printable(&kept)))?;
