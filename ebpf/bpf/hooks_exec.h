@@ -90,10 +90,11 @@ int BPF_PROG(pc_bprm_committed, struct linux_binprm *bprm)
 	struct pc_scratch *s;
 	struct view v;
 	u16 source = 0;
-	u32 id;
+	u32 id, gen;
 
 	if (!view_of_current(&v))
 		return 0;
+	gen = v.slot->gen;
 	v.task->flags &= PC_TASK_COUNTED;
 	if (is_loader(bprm))
 		v.task->flags |= PC_TASK_LOADER;
@@ -102,10 +103,12 @@ int BPF_PROG(pc_bprm_committed, struct linux_binprm *bprm)
 		if (s) {
 			source = classify(s, v.slot, v.set, bprm->file);
 			release(s);
+		} else {
+			gen -= 1; /* no memory: the next decision looks again, or rules for this program would not bind it */
 		}
 	}
 	v.task->source = source;
-	v.task->gen = v.slot->gen;
+	v.task->gen = gen;
 	return 0;
 }
 
