@@ -13,7 +13,7 @@ declare -ra KERNELS=(6.1 6.12 7.2)
 # for whoever has to find out why a test failed.
 GUEST_PACKAGES=(
     linux-image-cloud-amd64
-    bpftool busybox-static ca-certificates catatonit conmon crun dbus e2fsprogs iproute2 iptables kmod netavark nftables
+    bpftool busybox-static ca-certificates catatonit conmon containerd crun dbus e2fsprogs iproute2 iptables kmod netavark nftables
     podman procps runc strace systemd systemd-sysv util-linux
 )
 
