@@ -168,6 +168,20 @@ struct pc_cgroup {
 	unsigned int epoch;
 };
 
+/*
+ * A container that runs already: reading the pin of pc_adopt (a task iterator) labels its tasks. User space fills in the first
+ * part, under its lock, and reads the second.
+ */
+struct pc_adoption {
+	unsigned long long cgroup; /* the top of its cgroups */
+	unsigned int slot;
+	unsigned int epoch;
+	unsigned int init; /* its init's thread group: its root directory is the container's */
+	unsigned int rooted;   /* init was met */
+	unsigned int labelled; /* tasks that got the label in this pass */
+	unsigned int failed;   /* tasks for whose label there was no memory */
+};
+
 /* ---- configuration, one element -------------------------------------------------------------------------------------- */
 struct pc_config {
 	unsigned int layout;

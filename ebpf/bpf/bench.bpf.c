@@ -262,17 +262,6 @@ int pc_bench(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* bpf_d_path() is not allowed in raw tracepoints but in iterators; one read of the iterator runs this once for each task. */
-struct bpf_iter_meta {
-	struct seq_file *seq;
-	u64 session_id;
-	u64 seq_num;
-} __attribute__((preserve_access_index));
-
-struct bpf_iter__task {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-} __attribute__((preserve_access_index));
-
 #define BENCH_D_PATH_RUNS 256
 
 SEC("iter/task")

@@ -94,7 +94,7 @@ int BPF_PROG(pc_bprm_committed, struct linux_binprm *bprm)
 
 	if (!view_of_current(&v))
 		return 0;
-	gen = v.slot->gen;
+	gen = v.policy.gen;
 	v.task->flags &= PC_TASK_COUNTED;
 	if (is_loader(bprm))
 		v.task->flags |= PC_TASK_LOADER;

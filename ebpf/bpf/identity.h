@@ -92,6 +92,23 @@ static __always_inline int label(struct task_struct *task)
 	return 1;
 }
 
+/* Set and generation belong together, and so one load reads what one store wrote: see store_slot_set in ebpf/src/kernel.rs. */
+struct policy {
+	u32 set;
+	u32 gen;
+};
+
+static __always_inline struct policy policy_of(struct pc_slot *slot)
+{
+	u64 both = *(volatile u64 *)&slot->set;
+	struct policy p = { .set = (u32)both, .gen = both >> 32 };
+
+	return p;
+}
+
+_Static_assert(__builtin_offsetof(struct pc_slot, set) % 8 == 0, "set and gen are one unit");
+_Static_assert(__builtin_offsetof(struct pc_slot, gen) == __builtin_offsetof(struct pc_slot, set) + 4, "gen is its high half");
+
 /* ---- working memory --------------------------------------------------------------------------------------------------- */
 
 /* Returns a free scratch of this CPU, else the task's own, or NULL where there is no memory for that; its index in *id. */
@@ -198,8 +215,8 @@ static __always_inline u32 classify(struct pc_scratch *s, struct pc_slot *slot, 
 	return word_at(segment, s->state + PC_ROW_DECISION);
 }
 
-/* The container's policy was switched since this task's source class was found: find it again. */
-__attribute__((noinline)) int pc_refresh(void)
+/* The container's policy was switched since this task's source class was found: find it again, for the policy that is asked. */
+__attribute__((noinline)) int pc_refresh(u32 set_id, u32 gen)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pc_task *t = identity(task);
@@ -208,15 +225,15 @@ __attribute__((noinline)) int pc_refresh(void)
 	struct pc_set *set;
 	struct mm_struct *mm;
 	struct file *exe;
-	u32 gen, id;
+	u32 id;
 
 	if (!t)
 		return 0;
+	t->source = 0; /* a class of another policy means nothing in this one */
 	slot = slot_at(t->slot);
 	if (!slot)
 		return 0;
-	gen = slot->gen;
-	set = set_at(slot->set);
+	set = set_at(set_id);
 	mm = task->mm;
 	if (!set || !mm)
 		return 0;

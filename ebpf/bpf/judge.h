@@ -76,7 +76,7 @@ struct view {
 	struct pc_task *task;
 	struct pc_slot *slot;
 	struct pc_set *set;
-	u32 set_id;
+	struct policy policy;
 };
 
 /* The policy of the calling task, or false when it is in no container. */
@@ -88,10 +88,10 @@ static __always_inline bool view_of_current(struct view *v)
 	v->slot = slot_at(v->task->slot);
 	if (!v->slot)
 		return false;
-	if (v->task->gen != v->slot->gen)
-		pc_refresh();
-	v->set_id = v->slot->set;
-	v->set = set_at(v->set_id);
+	v->policy = policy_of(v->slot);
+	if (v->task->gen != v->policy.gen)
+		pc_refresh(v->policy.set, v->policy.gen);
+	v->set = set_at(v->policy.set);
 	return v->set != NULL;
 }
 
@@ -116,8 +116,8 @@ static __always_inline struct pc_scratch *begin(const struct view *v, u32 *id, u
 	}
 	s->slot = v->task->slot;
 	s->epoch = v->task->epoch;
-	s->gen = v->slot->gen;
-	s->set = v->set_id;
+	s->gen = v->policy.gen;
+	s->set = v->policy.set;
 	s->source = v->task->source < v->set->sources ? v->task->source : 0;
 	s->op = op;
 	s->unlinked = 0;

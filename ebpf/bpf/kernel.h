@@ -121,7 +121,25 @@ struct cred {
 	kuid_t fsuid;
 };
 
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup_subsys_state *parent;
+};
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
+	unsigned int flags;
 	int pid;
 	int tgid;
 	struct mm_struct *mm;
@@ -129,6 +147,11 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	const struct cred *real_cred;
 	const struct cred *cred;
+	struct css_set *cgroups;
+};
+
+struct bpf_iter__task {
+	struct task_struct *task;
 };
 
 struct linux_binprm {
@@ -197,5 +220,8 @@ struct bpf_prog {
 #define MSG_FASTOPEN 0x20000000u
 #define CAP_OPT_NOAUDIT 2u
 #define PROT_EXEC 4ul
+
+/* include/linux/sched.h */
+#define PF_EXITING 0x4u
 
 #endif

@@ -347,6 +347,26 @@ pub mod op {
 /// Longest path in an event, with its terminator in the kernel; an event carries one byte less at most.
 pub const PATH_MAX: u32 = 3072;
 
+/// A container that runs already and whose tasks are to be labelled, see [`crate::Kernel::adopt`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Adoption {
+    /// The top of its cgroups.
+    pub cgroup: u64,
+    /// Its slot.
+    pub slot: u32,
+    /// [`Slot::epoch`].
+    pub epoch: u32,
+    /// The process whose root directory is the container's.
+    pub init: u32,
+    /// 1 when that process was met. This and what follows is the kernel's answer.
+    pub rooted: u32,
+    /// Tasks that got the label.
+    pub labelled: u32,
+    /// Tasks for whose label there was no memory.
+    pub failed: u32,
+}
+
 /// Header of an event; [`Event::path_len`] bytes of path follow it, not terminated.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]

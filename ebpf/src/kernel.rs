@@ -23,6 +23,7 @@ const ZERO: [u8; 4] = [0; 4];
 pub struct Kernel {
     pub(crate) place: Place,
     segments: sys::Map,
+    adoption: sys::Map,
     cgroups: sys::Map,
     config: sys::Map,
     stats: sys::Map,
@@ -81,6 +82,7 @@ impl Kernel {
         let slots = open_map(&place, "pc_slots", size_of::<abi::Slot>(), MAX_SLOTS)?;
         Ok(Kernel {
             segments: open_map(&place, "pc_segments", 4, abi::MAX_SEGMENTS)?,
+            adoption: open_map(&place, "pc_adoption", size_of::<abi::Adoption>(), 1)?,
             cgroups: open_map(&place, "pc_cgroups", size_of::<abi::Cgroup>(), 4 * MAX_SLOTS)?,
             config: open_map(&place, "pc_config", size_of::<abi::Config>(), 1)?,
             stats: open_map(&place, "pc_stats", size_of::<abi::Stats>(), 1)?,
@@ -186,6 +188,22 @@ impl Kernel {
             1 => Ok(()),
             _ => Err(Error::Object(format!("pc_stamp knows no slot {slot}"))),
         }
+    }
+
+    /// One pass over all tasks of the host: those of the container that have no label get it. The caller holds the lock
+    /// that writers of slots hold, and repeats this until a pass labels nobody (`bpf/hooks_adopt.h` says why).
+    ///
+    /// # Errors
+    /// If the program can't be run.
+    pub fn adopt(&self, adoption: abi::Adoption) -> Result<abi::Adoption, Error> {
+        let failed = |error| Error::system("labelling the tasks of a container", error);
+        self.adoption.update(&ZERO, bytemuck::bytes_of(&adoption)).map_err(failed)?;
+        let build = self.place.builds()?.pop().ok_or(Error::NotLoaded)?;
+        let pin = self.place.build(&build).join("pc_adopt");
+        let read = std::fs::File::open(&pin).and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
+        read.map_err(|error| Error::file(&pin, error))?;
+        let value = self.adoption.lookup(&ZERO).map_err(failed)?;
+        Ok(value.map(|value| bytemuck::pod_read_unaligned(&value)).unwrap_or_default())
     }
 
     /// A segment, made where there is none.

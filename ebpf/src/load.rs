@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, LinkError};
 use aya::programs::{Program as AyaProgram, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 
@@ -16,7 +16,8 @@ use crate::programs::{Attach, Host, Ladder, Program, programs};
 use crate::{Error, probe, sys};
 
 /// The maps, all pinned by their names.
-pub(crate) const MAPS: [&str; 11] = [
+pub(crate) const MAPS: [&str; 12] = [
+    "pc_adoption",
     "pc_alerts",
     "pc_cgroups",
     "pc_config",
@@ -187,6 +188,7 @@ fn verify_one(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Res
     let result = match (&program.attach, loaded) {
         (Attach::Lsm(hook), AyaProgram::Lsm(loaded)) => loaded.load(hook, btf),
         (Attach::Tracepoint(point), AyaProgram::BtfTracePoint(loaded)) => loaded.load(point, btf),
+        (Attach::Iterator(list), AyaProgram::Iter(loaded)) => loaded.load(list, btf),
         (Attach::OnDemand, AyaProgram::RawTracePoint(loaded)) => loaded.load(),
         _ => {
             return Err(Error::Object(format!("the program {} has another type than its section says", program.name)));
@@ -210,6 +212,11 @@ fn attach_and_pin(ebpf: &mut Ebpf, program: &Program, directory: &Path) -> Resul
         Some(AyaProgram::BtfTracePoint(loaded)) => {
             let id = loaded.attach().map_err(refused)?;
             loaded.take_link(id).map_err(refused)?.into()
+        }
+        Some(AyaProgram::Iter(loaded)) => {
+            let id = loaded.attach().map_err(refused)?;
+            let link = loaded.take_link(id).map_err(refused)?;
+            link.try_into().map_err(|error: LinkError| Error::Object(format!("{} is no list: {error}", program.name)))?
         }
         Some(AyaProgram::RawTracePoint(loaded)) => {
             return loaded.pin(pin).map_err(|source| Error::Pin { program: program.name.clone(), source });

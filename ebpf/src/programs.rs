@@ -22,6 +22,8 @@ pub(crate) enum Attach {
     Lsm(String),
     /// A tracepoint with typed arguments.
     Tracepoint(String),
+    /// A list of the kernel's: reading the pin runs it once for each element.
+    Iterator(String),
     /// Nowhere: user space runs it in its own context.
     OnDemand,
 }
@@ -39,6 +41,7 @@ impl Program {
         let attach = match section.split_once('/') {
             Some(("lsm" | "lsm.s", hook)) => Attach::Lsm(hook.to_owned()),
             Some(("tp_btf", point)) => Attach::Tracepoint(point.to_owned()),
+            Some(("iter", list)) => Attach::Iterator(list.to_owned()),
             Some(("raw_tp" | "raw_tracepoint", _)) => Attach::OnDemand,
             _ => {
                 return Err(Error::Object(format!("program {name} is in the unknown section {section}")));
@@ -60,6 +63,7 @@ impl Program {
         match &self.attach {
             Attach::Lsm(hook) => hook,
             Attach::Tracepoint(point) => point,
+            Attach::Iterator(list) => list,
             Attach::OnDemand => "none",
         }
     }
@@ -69,6 +73,7 @@ impl Program {
         match &self.attach {
             Attach::Lsm(hook) => Some(format!("bpf_lsm_{hook}")),
             Attach::Tracepoint(point) => Some(format!("btf_trace_{point}")),
+            Attach::Iterator(list) => Some(format!("bpf_iter_{list}")),
             Attach::OnDemand => None,
         }
     }
@@ -149,6 +154,7 @@ mod tests {
         assert_eq!(attach("lsm/file_open"), Some(Attach::Lsm("file_open".to_owned())));
         assert_eq!(attach("lsm.s/file_open"), Some(Attach::Lsm("file_open".to_owned())));
         assert_eq!(attach("tp_btf/task_newtask"), Some(Attach::Tracepoint("task_newtask".to_owned())));
+        assert_eq!(attach("iter/task"), Some(Attach::Iterator("task".to_owned())));
         assert_eq!(attach("raw_tp/sys_enter"), Some(Attach::OnDemand));
         assert_eq!(attach("kprobe/do_exit"), None);
         assert_eq!(attach("license"), None);

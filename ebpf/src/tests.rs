@@ -50,6 +50,7 @@ fn the_mirrors_have_the_layout_of_the_header() {
         flags, epoch, set, generation = "gen", runtime_mntns, tasks, root, cgroup, armed_ns, runtime_root, spare,
     });
     same_layout!("pc_cgroup", abi::Cgroup, { slot, epoch });
+    same_layout!("pc_adoption", abi::Adoption, { cgroup, slot, epoch, init, rooted, labelled, failed });
     same_layout!("pc_config", abi::Config, { layout, armed, pin_dev, spare });
     same_layout!("pc_stats", abi::Stats, { seq, lost, blocked, audited, unresolved, busy, torn, spare });
     same_layout!("pc_event", abi::Event, {

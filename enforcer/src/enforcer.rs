@@ -1,6 +1,6 @@
 //! Plan, arm, disarm, list: what every door calls.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_ebpf::{Kernel, Options, abi};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::plan::{self, Container, Enforce, Plan, Target};
 use crate::policy_dir::{Policies, PolicyDir};
-use crate::slots::{self, Tenancy, Tenant};
+use crate::slots::{self, FIRST_GENERATION, Tenancy, Tenant};
 use crate::state::{ContainerRecord, StateDir, Unprotected, hex};
 use crate::tables::Tables;
 use crate::{Config, Error, sets};
@@ -21,7 +21,7 @@ use crate::{Config, Error, sets};
 pub struct Enforcer {
     config: Config,
     state: StateDir,
-    policies: OnceLock<Policies>,
+    policies: RwLock<Option<Arc<Policies>>>,
     kernel: Mutex<Option<Arc<Kernel>>>,
 }
 
@@ -69,7 +69,7 @@ impl Enforcer {
     pub fn open(config: Config) -> Result<Enforcer, Error> {
         let state = StateDir::at(&config.state_dir);
         state.create()?;
-        Ok(Enforcer { config, state, policies: OnceLock::new(), kernel: Mutex::new(None) })
+        Ok(Enforcer { config, state, policies: RwLock::new(None), kernel: Mutex::new(None) })
     }
 
     /// The configuration.
@@ -84,16 +84,25 @@ impl Enforcer {
         &self.state
     }
 
-    /// The policies of this host, as they were when first asked for.
+    /// The policies of this host, as they were when they were last read.
     ///
     /// # Errors
     /// As [`PolicyDir::read`].
-    pub fn policies(&self) -> Result<&Policies, Error> {
-        if let Some(policies) = self.policies.get() {
-            return Ok(policies);
+    pub fn policies(&self) -> Result<Arc<Policies>, Error> {
+        if let Some(policies) = &*self.policies.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(policies));
         }
-        let policies = PolicyDir::new(&self.config.policy_dir, Some(&self.state.policies())).read()?;
-        Ok(self.policies.get_or_init(|| policies))
+        self.reload()
+    }
+
+    /// Reads the policies anew. Who has the former ones keeps them.
+    ///
+    /// # Errors
+    /// As [`PolicyDir::read`]; then the former ones stay.
+    pub fn reload(&self) -> Result<Arc<Policies>, Error> {
+        let policies = Arc::new(PolicyDir::new(&self.config.policy_dir, Some(&self.state.policies())).read()?);
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&policies));
+        Ok(policies)
     }
 
     /// Selects the rules of a container, resolves their paths in its root, and makes their tables, unless the kernel has
@@ -102,9 +111,9 @@ impl Enforcer {
     /// # Errors
     /// [`Error::Compile`], or if the policies cannot be read.
     pub fn plan(&self, container: &Container<'_>) -> Result<Plan, Error> {
-        let policies = &self.policies()?.policies;
+        let policies = self.policies()?;
         let in_kernel = |hash| self.kernel().is_ok_and(|kernel| matches!(sets::find(&*kernel, hash), Ok(Some(_))));
-        plan::plan(&self.config, &self.state, policies, container, in_kernel)
+        plan::plan(&self.config, &self.state, &policies.policies, container, in_kernel)
     }
 
     /// Makes sure that the kernel programs of this build are in force, whatever was opened before.
@@ -132,9 +141,10 @@ impl Enforcer {
     /// # Errors
     /// If something of it could not be undone; everything else was, and it may be tried again.
     pub fn disarm(&self, id: &str) -> Result<bool, Error> {
+        let known = self.state.remove_known(id)?;
         let unprotected = self.state.remove_unprotected(id)?;
         let _lock = self.state.lock()?;
-        let Some(record) = self.state.container(id)? else { return Ok(unprotected) };
+        let Some(record) = self.state.container(id)? else { return Ok(known || unprotected) };
         match self.kernel() {
             Ok(kernel) => disarm_in(&*kernel, &self.state, &record)?,
             Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => {
@@ -177,7 +187,7 @@ impl Enforcer {
         self.state.forget()
     }
 
-    fn kernel(&self) -> Result<Arc<Kernel>, Error> {
+    pub(crate) fn kernel(&self) -> Result<Arc<Kernel>, Error> {
         let mut opened = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = &*opened {
             return Ok(Arc::clone(kernel));
@@ -202,27 +212,12 @@ fn join<T: Tables>(tables: Option<&T>, record: ContainerRecord) -> Result<ArmedC
 pub(crate) fn arm_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, target: &Target<'_>) -> Result<Armed, Error> {
     let _lock = state.lock()?;
     let before = state.container(&target.facts.id)?;
-    let found = sets::find(tables, plan.hash)?;
-    let (set, reused) = match found {
-        Some(set) => (set, true),
-        None => {
-            // Planned when the kernel had the set, and freed since then: made again.
-            let made = match &plan.compiled {
-                Some(_) => None,
-                None => Some(plan::tables(state, &plan.set, plan.hash, target.facts)?),
-            };
-            let Some(compiled) = plan.compiled.as_ref().or(made.as_ref()) else {
-                return Err(Error::NoRoom { bytes: 0 });
-            };
-            (sets::place(tables, compiled, boottime_seconds())?, false)
-        }
-    };
-    state.write_rule_set(plan.hash, &plan.set)?;
+    let (set, reused) = set_of(tables, state, plan, target.facts)?;
     let tenant = Tenant {
         set,
         audited: plan.audited,
-        runtime_mntns: target.runtime_mntns,
-        cgroup: target.cgroup_id,
+        runtime_mntns: target.place.runtime_mntns,
+        cgroup: target.place.cgroup_id,
         now_ns: boottime_ns(),
     };
     let tenancy = slots::take(tables, &tenant)?;
@@ -248,6 +243,33 @@ pub(crate) fn arm_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, ta
     Ok(Armed { slot: tenancy.slot, set, reused })
 }
 
+/// The set of a plan in the kernel, put there if need be, and what its rule ids mean on record; whether it was there. The
+/// caller holds the lock.
+pub(crate) fn set_of<T: Tables>(
+    tables: &T,
+    state: &StateDir,
+    plan: &Enforce,
+    facts: &ContainerFacts,
+) -> Result<(u32, bool), Error> {
+    let (set, reused) = match sets::find(tables, plan.hash)? {
+        Some(set) => (set, true),
+        None => {
+            // Planned when the kernel had the set, and freed since then: made again.
+            let made;
+            let compiled = match &plan.compiled {
+                Some(compiled) => compiled,
+                None => {
+                    made = plan::tables(state, &plan.set, plan.hash, facts)?;
+                    &made
+                }
+            };
+            (sets::place(tables, compiled, boottime_seconds())?, false)
+        }
+    };
+    state.write_rule_set(plan.hash, &plan.set)?;
+    Ok((set, reused))
+}
+
 /// The caller holds the lock.
 pub(crate) fn disarm_in<T: Tables>(tables: &T, state: &StateDir, record: &ContainerRecord) -> Result<(), Error> {
     let disarmed = slots::disarm(tables, Tenancy { slot: record.slot, epoch: record.epoch });
@@ -262,9 +284,14 @@ pub(crate) fn disarm_in<T: Tables>(tables: &T, state: &StateDir, record: &Contai
     disarmed.and(removed).and(retired).and(swept)
 }
 
-/// Rules of sets that the kernel no longer has explain nothing.
+/// Rules of sets that the kernel no longer has explain nothing, but for events that are read late.
 fn keep_rule_sets<T: Tables>(tables: &T, state: &StateDir) -> Result<(), Error> {
-    let mut hashes = state.departed_sets()?;
+    /// To find out which are needed, every record is read: not at each container's end.
+    const MAX_UNASKED: usize = 1024;
+    if state.rule_sets()? <= MAX_UNASKED {
+        return Ok(());
+    }
+    let mut hashes = state.explained_sets()?;
     for index in 0..abi::MAX_SETS {
         let set = tables.read_set(index)?;
         if set.flags != 0 {
@@ -281,9 +308,9 @@ fn record(plan: &Enforce, target: &Target<'_>, set: u32, tenancy: Tenancy) -> Co
         name: name.clone(),
         image: image.clone(),
         namespace: namespace.clone(),
-        pid: target.pid,
-        cgroup_id: target.cgroup_id,
-        cgroup_path: target.cgroup_path.to_owned(),
+        pid: target.place.pid,
+        cgroup_id: target.place.cgroup_id,
+        cgroup_path: target.place.cgroup_path.clone(),
         slot: tenancy.slot,
         epoch: tenancy.epoch,
         set,
@@ -292,6 +319,9 @@ fn record(plan: &Enforce, target: &Target<'_>, set: u32, tenancy: Tenancy) -> Co
         policies: plan.policies.clone(),
         unenforced: plan.unenforced.len(),
         armed_at: seconds_since_1970(),
+        generation: FIRST_GENERATION,
+        adopting: target.running,
+        earlier: Vec::new(),
     }
 }
 
@@ -304,7 +334,7 @@ fn boottime_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
-fn boottime_seconds() -> u32 {
+pub(crate) fn boottime_seconds() -> u32 {
     (boottime_ns() / 1_000_000_000).min(u64::from(u32::MAX)) as u32
 }
 

@@ -86,6 +86,28 @@ pub enum Error {
         /// Size of the set.
         bytes: u32,
     },
+    /// A container's place.
+    #[error(transparent)]
+    Place(#[from] crate::place::PlaceError),
+    /// A policy that nobody can tell whether it selects the container.
+    #[error(transparent)]
+    Undecided(#[from] crate::unknown::Undecided),
+    /// The tasks of a container that ran already could not all be labelled.
+    #[error(
+        "{failed} tasks of the container that run already could not be put under its policy: the kernel has no memory; try again when it has"
+    )]
+    Unlabelled {
+        /// How many.
+        failed: u32,
+    },
+    /// They fork faster than they are labelled.
+    #[error(
+        "the container makes new tasks faster than they can be put under its policy ({passes} passes over all tasks); it is tried again"
+    )]
+    Restless {
+        /// How often all tasks were visited.
+        passes: u32,
+    },
     /// The kernel programs.
     #[error(transparent)]
     Kernel(#[from] portcullis_ebpf::Error),

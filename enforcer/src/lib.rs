@@ -2,7 +2,7 @@
 //!
 //! [`automaton`] turns the rules of one container into the tables that the kernel programs walk. [`PolicyDir`] says which
 //! policies are in force, whatever state their files are in. [`Enforcer`] is what every door calls: `plan` a container,
-//! `arm` it, `disarm` it, `list` what is armed.
+//! `arm` it, `refresh` it when policies change, `disarm` it, `list` what is armed.
 //!
 //! Two processes may do so at once; a lock in the state directory orders what they write. Nothing here has to stay alive for
 //! what it armed.
@@ -12,8 +12,11 @@ mod config;
 mod enforcer;
 mod error;
 mod files;
+mod known;
+mod live;
 #[cfg(test)]
 mod model;
+pub mod place;
 mod plan;
 mod policy_dir;
 mod root;
@@ -21,11 +24,15 @@ mod sets;
 mod slots;
 mod state;
 mod tables;
+pub mod unknown;
 
 pub use config::{CONFIG_FILE, Config, FailPolicy, MAX_CONFIG_BYTES};
 pub use enforcer::{Armed, ArmedContainer, Enforcer, Status};
 pub use error::Error;
+pub use known::{Door, Known};
+pub use live::{Expected, Refreshed, Started};
 pub use plan::{Container, Enforce, Plan, Target};
 pub use policy_dir::{MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies, PolicyDir, Problem};
 pub use root::ContainerRoot;
-pub use state::{ContainerRecord, StateDir, Unprotected, hex};
+pub use state::{ContainerRecord, Earlier, StateDir, Unprotected, hex};
+pub use unknown::Missing;

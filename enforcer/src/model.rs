@@ -13,10 +13,13 @@ use portcullis_policy::{ContainerFacts, Options, parse};
 
 use crate::automaton::{View, content_hash};
 use crate::enforcer::{Armed, arm_in, disarm_in};
+use crate::place::Place;
 use crate::plan::{Container, Enforce, Plan, Target, plan, tables};
 use crate::state::StateDir;
 use crate::tables::Tables;
 use crate::{Config, Error, sets, slots};
+
+mod live;
 
 /// The tables. `fail_at` is the number of the write that fails, counted from 1.
 struct Model {
@@ -28,6 +31,10 @@ struct Model {
     waits: Cell<u32>,
     writes: Cell<u32>,
     fail_at: Cell<u32>,
+    /// Tasks that each pass of labelling meets, the next one last.
+    unlabelled: RefCell<Vec<u32>>,
+    /// Tasks for whose label there is no memory.
+    unlabelled_for_ever: Cell<u32>,
 }
 
 impl Model {
@@ -41,6 +48,8 @@ impl Model {
             waits: Cell::new(0),
             writes: Cell::new(0),
             fail_at: Cell::new(0),
+            unlabelled: RefCell::default(),
+            unlabelled_for_ever: Cell::new(0),
         }
     }
 
@@ -103,6 +112,18 @@ impl Tables for Model {
         self.slots.borrow_mut()[index as usize].flags = flags;
         Ok(())
     }
+    fn store_slot_set(&self, index: u32, set: u32, generation: u32) -> Result<(), KernelError> {
+        self.write()?;
+        let slot = &mut self.slots.borrow_mut()[index as usize];
+        (slot.set, slot.generation) = (set, generation);
+        Ok(())
+    }
+    fn adopt(&self, asked: abi::Adoption) -> Result<abi::Adoption, KernelError> {
+        self.write()?;
+        let labelled = self.unlabelled.borrow_mut().pop().unwrap_or(0);
+        self.slots.borrow_mut()[asked.slot as usize].tasks += labelled;
+        Ok(abi::Adoption { labelled, rooted: 1, failed: self.unlabelled_for_ever.get(), ..asked })
+    }
     fn stamp(&self, _slot: u32) -> Result<(), KernelError> {
         self.write()
     }
@@ -139,17 +160,21 @@ impl Tables for Model {
     }
 }
 
-struct Place {
+struct Site {
     _temporary: tempfile::TempDir,
     state: StateDir,
     model: Model,
 }
 
-fn place() -> Place {
+fn at(cgroup_id: u64) -> Place {
+    Place { pid: 1, started: 2, cgroup_id, cgroup_path: "/x".into(), runtime_mntns: 7, root: (8, 9) }
+}
+
+fn site() -> Site {
     let temporary = tempfile::tempdir().unwrap();
     let state = StateDir::at(temporary.path());
     state.create().unwrap();
-    Place { _temporary: temporary, state, model: Model::new() }
+    Site { _temporary: temporary, state, model: Model::new() }
 }
 
 fn blocking(paths: &[String]) -> RuleSet {
@@ -176,21 +201,20 @@ fn blocking(paths: &[String]) -> RuleSet {
     RuleSet { rules: paths.iter().enumerate().map(rule).map(Arc::new).collect(), postures: Postures::default() }
 }
 
-impl Place {
+impl Site {
     fn facts(id: &str) -> ContainerFacts {
         ContainerFacts { id: id.to_owned(), ..ContainerFacts::default() }
     }
 
     fn enforce(&self, set: RuleSet) -> Enforce {
         let hash = content_hash(&set);
-        let compiled = Some(tables(&self.state, &set, hash, &Place::facts("c")).unwrap());
+        let compiled = Some(tables(&self.state, &set, hash, &Site::facts("c")).unwrap());
         Enforce { set, hash, audited: false, policies: Vec::new(), unenforced: Vec::new(), compiled }
     }
 
     fn arm(&self, id: &str, cgroup_id: u64, plan: &Enforce) -> Result<Armed, Error> {
-        let facts = Place::facts(id);
-        let target = Target { facts: &facts, pid: 1, cgroup_id, cgroup_path: Path::new("/x"), runtime_mntns: 7 };
-        arm_in(&self.model, &self.state, plan, &target)
+        let facts = Site::facts(id);
+        arm_in(&self.model, &self.state, plan, &Target { facts: &facts, place: &at(cgroup_id), running: false })
     }
 
     fn disarm(&self, id: &str) -> Result<(), Error> {
@@ -204,27 +228,27 @@ fn one(path: &str) -> RuleSet {
 
 #[test]
 fn an_armed_container_is_enforced_and_recorded() {
-    let place = place();
-    let plan = place.enforce(one("/etc/shadow"));
-    let armed = place.arm("a", 11, &plan).unwrap();
+    let site = site();
+    let plan = site.enforce(one("/etc/shadow"));
+    let armed = site.arm("a", 11, &plan).unwrap();
     assert!(!armed.reused);
-    assert!(place.model.blocks(11, "/etc/shadow") && !place.model.blocks(11, "/etc/passwd"));
-    assert_eq!(place.model.armed.get(), 1);
-    assert_eq!(place.model.waits.get(), 0, "nobody waits for readers at a start");
-    let record = place.state.container("a").unwrap().unwrap();
+    assert!(site.model.blocks(11, "/etc/shadow") && !site.model.blocks(11, "/etc/passwd"));
+    assert_eq!(site.model.armed.get(), 1);
+    assert_eq!(site.model.waits.get(), 0, "nobody waits for readers at a start");
+    let record = site.state.container("a").unwrap().unwrap();
     assert_eq!((record.slot, record.set, record.cgroup_id), (armed.slot, armed.set, 11));
-    assert_eq!(place.state.rule_set(plan.hash).unwrap().unwrap(), plan.set);
+    assert_eq!(site.state.rule_set(plan.hash).unwrap().unwrap(), plan.set);
 }
 
 #[test]
 fn containers_with_the_same_rules_share_a_set() {
-    let place = place();
-    let plan = place.enforce(one("/a"));
-    let (a, b) = (place.arm("a", 1, &plan).unwrap(), place.arm("b", 2, &plan).unwrap());
+    let site = site();
+    let plan = site.enforce(one("/a"));
+    let (a, b) = (site.arm("a", 1, &plan).unwrap(), site.arm("b", 2, &plan).unwrap());
     assert_eq!((a.set, b.reused, a.slot != b.slot), (b.set, true, true));
-    let other = place.arm("c", 3, &place.enforce(one("/b"))).unwrap();
+    let other = site.arm("c", 3, &site.enforce(one("/b"))).unwrap();
     assert_ne!(other.set, a.set);
-    let model = &place.model;
+    let model = &site.model;
     assert!(model.blocks(1, "/a") && model.blocks(2, "/a") && model.blocks(3, "/b") && !model.blocks(3, "/a"));
     assert_eq!(model.segments.borrow().len(), 1, "small sets share a segment");
 }
@@ -233,21 +257,21 @@ fn containers_with_the_same_rules_share_a_set() {
 #[test]
 fn a_failure_at_any_step_leaves_nothing() {
     for fail_at in 1..100 {
-        let place = place();
-        let plan = place.enforce(one("/a"));
-        place.model.fail_at.set(fail_at);
-        let armed = place.arm("a", 1, &plan);
+        let site = site();
+        let plan = site.enforce(one("/a"));
+        site.model.fail_at.set(fail_at);
+        let armed = site.arm("a", 1, &plan);
         if armed.is_ok() {
             assert!(fail_at > 6, "there are as many steps");
             return;
         }
-        assert!(!place.model.blocks(1, "/a"), "write {fail_at}");
-        assert!(place.model.cgroups.borrow().is_empty(), "write {fail_at}");
-        assert!(place.model.slots.borrow().iter().all(|slot| slot.flags & abi::SLOT_ARMED == 0), "write {fail_at}");
-        assert_eq!(place.state.container("a").unwrap(), None, "write {fail_at}");
-        place.arm("a", 1, &plan).unwrap();
-        assert!(place.model.blocks(1, "/a"), "after write {fail_at}");
-        assert_eq!(place.model.armed.get(), 1);
+        assert!(!site.model.blocks(1, "/a"), "write {fail_at}");
+        assert!(site.model.cgroups.borrow().is_empty(), "write {fail_at}");
+        assert!(site.model.slots.borrow().iter().all(|slot| slot.flags & abi::SLOT_ARMED == 0), "write {fail_at}");
+        assert_eq!(site.state.container("a").unwrap(), None, "write {fail_at}");
+        site.arm("a", 1, &plan).unwrap();
+        assert!(site.model.blocks(1, "/a"), "after write {fail_at}");
+        assert_eq!(site.model.armed.get(), 1);
     }
     panic!("arming never succeeded");
 }
@@ -257,17 +281,17 @@ fn a_failure_at_any_step_leaves_nothing() {
 fn a_failed_replacement_leaves_the_old_policy() {
     let mut failures = 0;
     for fail_at in 1..100 {
-        let place = place();
-        place.arm("a", 1, &place.enforce(one("/old"))).unwrap();
-        let before = place.state.container("a").unwrap();
-        place.model.writes.set(0);
-        place.model.fail_at.set(fail_at);
-        if place.arm("a", 1, &place.enforce(one("/new"))).is_err() {
+        let site = site();
+        site.arm("a", 1, &site.enforce(one("/old"))).unwrap();
+        let before = site.state.container("a").unwrap();
+        site.model.writes.set(0);
+        site.model.fail_at.set(fail_at);
+        if site.arm("a", 1, &site.enforce(one("/new"))).is_err() {
             failures += 1;
-            assert!(place.model.blocks(1, "/old"), "write {fail_at}");
-            assert_eq!(place.state.container("a").unwrap(), before, "write {fail_at}");
+            assert!(site.model.blocks(1, "/old"), "write {fail_at}");
+            assert_eq!(site.state.container("a").unwrap(), before, "write {fail_at}");
         } else {
-            assert!(place.model.blocks(1, "/new") && !place.model.blocks(1, "/old"), "write {fail_at}");
+            assert!(site.model.blocks(1, "/new") && !site.model.blocks(1, "/old"), "write {fail_at}");
         }
     }
     assert!(failures > 6);
@@ -277,139 +301,139 @@ fn a_failed_replacement_leaves_the_old_policy() {
 #[test]
 fn a_failed_disarming_can_be_repeated() {
     for fail_at in 1..8 {
-        let place = place();
-        place.arm("a", 1, &place.enforce(one("/a"))).unwrap();
-        place.model.writes.set(0);
-        place.model.fail_at.set(fail_at);
-        let disarmed = place.disarm("a");
-        let armed = place.model.slots.borrow().iter().any(|slot| slot.flags & abi::SLOT_ARMED != 0);
-        let there = place.state.container("a").unwrap().is_some();
+        let site = site();
+        site.arm("a", 1, &site.enforce(one("/a"))).unwrap();
+        site.model.writes.set(0);
+        site.model.fail_at.set(fail_at);
+        let disarmed = site.disarm("a");
+        let armed = site.model.slots.borrow().iter().any(|slot| slot.flags & abi::SLOT_ARMED != 0);
+        let there = site.state.container("a").unwrap().is_some();
         assert!(there || !armed, "write {fail_at}");
         if disarmed.is_err() && there {
-            place.disarm("a").unwrap();
+            site.disarm("a").unwrap();
         }
-        assert!(!place.model.blocks(1, "/a") && place.state.container("a").unwrap().is_none(), "write {fail_at}");
-        assert!(place.model.cgroups.borrow().is_empty());
-        assert_eq!(place.model.armed.get(), 0, "write {fail_at}");
+        assert!(!site.model.blocks(1, "/a") && site.state.container("a").unwrap().is_none(), "write {fail_at}");
+        assert!(site.model.cgroups.borrow().is_empty());
+        assert_eq!(site.model.armed.get(), 0, "write {fail_at}");
     }
 }
 
 #[test]
 fn arming_waits_for_the_lock_and_not_for_ever() {
-    let place = place();
-    let held = place.state.lock().unwrap();
-    let state = place.state.clone();
+    let site = site();
+    let held = site.state.lock().unwrap();
+    let state = site.state.clone();
     let release = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(50));
         drop(held);
         state
     });
-    place.arm("a", 1, &place.enforce(one("/a"))).unwrap();
+    site.arm("a", 1, &site.enforce(one("/a"))).unwrap();
     let _held = release.join().unwrap().lock().unwrap();
-    assert!(matches!(place.arm("b", 2, &place.enforce(one("/a"))), Err(Error::Locked { .. })));
+    assert!(matches!(site.arm("b", 2, &site.enforce(one("/a"))), Err(Error::Locked { .. })));
 }
 
 #[test]
 fn a_slot_is_another_s_only_when_its_tasks_are_gone() {
-    let place = place();
-    let plan = place.enforce(one("/a"));
-    let first = place.arm("a", 1, &plan).unwrap();
-    place.model.cgroups.borrow_mut().insert(99, abi::Cgroup { slot: first.slot, epoch: 1 });
-    place.model.set_tasks(first.slot, 2);
-    place.disarm("a").unwrap();
-    assert!(place.model.cgroups.borrow().is_empty(), "children of its cgroup too");
-    assert_eq!(place.model.slot(first.slot).flags, abi::SLOT_DYING);
-    assert_eq!((place.model.armed.get(), place.model.waits.get()), (0, 1));
-    assert_eq!(place.model.sets.borrow()[first.set as usize].retired_at, 0, "two tasks still need it");
+    let site = site();
+    let plan = site.enforce(one("/a"));
+    let first = site.arm("a", 1, &plan).unwrap();
+    site.model.cgroups.borrow_mut().insert(99, abi::Cgroup { slot: first.slot, epoch: 1 });
+    site.model.set_tasks(first.slot, 2);
+    site.disarm("a").unwrap();
+    assert!(site.model.cgroups.borrow().is_empty(), "children of its cgroup too");
+    assert_eq!(site.model.slot(first.slot).flags, abi::SLOT_DYING);
+    assert_eq!((site.model.armed.get(), site.model.waits.get()), (0, 1));
+    assert_eq!(site.model.sets.borrow()[first.set as usize].retired_at, 0, "two tasks still need it");
 
-    let second = place.arm("b", 2, &plan).unwrap();
+    let second = site.arm("b", 2, &plan).unwrap();
     assert_ne!(second.slot, first.slot);
-    place.model.set_tasks(first.slot, 0);
+    site.model.set_tasks(first.slot, 0);
     for slot in 0..abi::MAX_SLOTS {
         if slot != first.slot && slot != second.slot {
-            place.model.slots.borrow_mut()[slot as usize].flags = abi::SLOT_ARMED;
+            site.model.slots.borrow_mut()[slot as usize].flags = abi::SLOT_ARMED;
         }
     }
-    let third = place.arm("c", 3, &plan).unwrap();
+    let third = site.arm("c", 3, &plan).unwrap();
     assert_eq!(third.slot, first.slot);
-    assert_eq!(place.model.slot(third.slot).epoch, 2);
-    assert!(matches!(place.arm("d", 4, &plan), Err(Error::NoSlot { .. })));
-    assert_eq!(place.state.container("d").unwrap(), None);
+    assert_eq!(site.model.slot(third.slot).epoch, 2);
+    assert!(matches!(site.arm("d", 4, &plan), Err(Error::NoSlot { .. })));
+    assert_eq!(site.state.container("d").unwrap(), None);
 }
 
 #[test]
 fn unused_sets_stay_for_a_while_and_make_room_when_it_is_needed() {
-    let place = place();
-    let plan = place.enforce(one("/a"));
-    let set = place.arm("a", 1, &plan).unwrap().set;
-    place.disarm("a").unwrap();
-    assert_ne!(place.model.sets.borrow()[set as usize].retired_at, 0);
-    let again = place.arm("a", 1, &plan).unwrap();
+    let site = site();
+    let plan = site.enforce(one("/a"));
+    let set = site.arm("a", 1, &plan).unwrap().set;
+    site.disarm("a").unwrap();
+    assert_ne!(site.model.sets.borrow()[set as usize].retired_at, 0);
+    let again = site.arm("a", 1, &plan).unwrap();
     assert!(again.reused);
-    place.disarm("a").unwrap();
-    assert_eq!(place.model.used_sets(), 1);
+    site.disarm("a").unwrap();
+    assert_eq!(site.model.used_sets(), 1);
     // All other entries are taken by sets that nobody retired because nobody ever used them (a crash, say).
     for index in 0..abi::MAX_SETS as usize {
         if index != set as usize {
-            place.model.sets.borrow_mut()[index] =
+            site.model.sets.borrow_mut()[index] =
                 abi::Set { flags: abi::SET_USED, hash: [1, index as u64], ..abi::Set::default() };
         }
     }
-    let other = place.arm("b", 2, &place.enforce(one("/b"))).unwrap();
-    assert!(place.model.blocks(2, "/b"));
-    assert_eq!(place.model.used_sets(), 1, "all that nobody used is freed: {other:?}");
-    sets::sweep(&place.model, u32::MAX).unwrap();
-    assert_eq!(place.model.used_sets(), 1, "what is used stays");
+    let other = site.arm("b", 2, &site.enforce(one("/b"))).unwrap();
+    assert!(site.model.blocks(2, "/b"));
+    assert_eq!(site.model.used_sets(), 1, "all that nobody used is freed: {other:?}");
+    sets::sweep(&site.model, u32::MAX).unwrap();
+    assert_eq!(site.model.used_sets(), 1, "what is used stays");
 }
 
 #[test]
 fn the_set_of_a_plan_may_vanish_before_it_is_armed() {
-    let place = place();
-    let mut plan = place.enforce(one("/a"));
+    let site = site();
+    let mut plan = site.enforce(one("/a"));
     plan.compiled = None;
-    place.arm("a", 1, &plan).unwrap();
-    assert!(place.model.blocks(1, "/a"));
+    site.arm("a", 1, &plan).unwrap();
+    assert!(site.model.blocks(1, "/a"));
 }
 
 #[test]
 fn a_set_that_fits_no_gap_gets_another_segment() {
-    let place = place();
+    let site = site();
     let paths = |salt: usize| -> Vec<String> { (0..2500).map(|n| format!("/{salt}/{}", n * 7919 % 100_000)).collect() };
     let mut segments = std::collections::BTreeSet::new();
     for salt in 0..14 {
-        let armed = place.arm(&format!("c{salt}"), salt as u64, &place.enforce(blocking(&paths(salt)))).unwrap();
-        segments.insert(place.model.sets.borrow()[armed.set as usize].segment);
+        let armed = site.arm(&format!("c{salt}"), salt as u64, &site.enforce(blocking(&paths(salt)))).unwrap();
+        segments.insert(site.model.sets.borrow()[armed.set as usize].segment);
     }
     assert!(segments.len() > 1, "{segments:?}");
-    assert!((0..14).all(|salt| place.model.blocks(salt as u64, &paths(salt)[77])));
-    let ranges = slots::sets_in_use(&place.model).unwrap();
+    assert!((0..14).all(|salt| site.model.blocks(salt as u64, &paths(salt)[77])));
+    let ranges = slots::sets_in_use(&site.model).unwrap();
     assert_eq!(ranges.len(), 14);
 }
 
 #[test]
 fn ids_that_are_no_file_names_are_refused() {
-    let place = place();
-    let plan = place.enforce(one("/a"));
+    let site = site();
+    let plan = site.enforce(one("/a"));
     for id in ["", "../x", ".x", "a/b", "a\nb", &"x".repeat(300)] {
-        assert!(matches!(place.arm(id, 1, &plan), Err(Error::Id { .. })), "{id:?}");
+        assert!(matches!(site.arm(id, 1, &plan), Err(Error::Id { .. })), "{id:?}");
     }
-    assert!(place.model.cgroups.borrow().is_empty());
+    assert!(site.model.cgroups.borrow().is_empty());
 }
 
 #[test]
 fn a_plan_follows_links_and_the_audited_annotation() {
-    let place = place();
+    let site = site();
     let root = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("usr/bin", root.path().join("bin")).unwrap();
     let text = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: p\nspec:\n  selector:\n    \
                 matchLabels:\n      app: x\n  process:\n    matchPaths:\n    - path: /bin/ls\n  action: Block\n";
     let policies: Vec<_> = parse(Path::new("p.yaml"), text, Options::default()).policies().cloned().collect();
-    let mut facts = Place::facts("a");
+    let mut facts = Site::facts("a");
     facts.labels.insert("app".into(), "x".into());
     let planned = |facts: &ContainerFacts| {
         let directory = std::fs::File::open(root.path()).unwrap();
         let container = Container { facts, root: Some(directory.as_fd()) };
-        plan(&Config::default(), &place.state, &policies, &container, |_| false).unwrap()
+        plan(&Config::default(), &site.state, &policies, &container, |_| false).unwrap()
     };
     let Plan::Enforce(enforce) = planned(&facts) else { panic!("it is selected") };
     let exec = |path: &'static [u8]| Operation::Exec { path: Some(path), unlinked: false };

@@ -1,13 +1,13 @@
 //! What is to be armed for a container.
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
 use portcullis_policy::links::through_links;
 use portcullis_policy::meaning::RuleSet;
 use portcullis_policy::{ContainerFacts, Mode, Policy, Unenforced, select};
 
 use crate::automaton::{Budget, Compiled, compile, content_hash};
+use crate::place::Place;
 use crate::root::ContainerRoot;
 use crate::state::StateDir;
 use crate::{Config, Error};
@@ -26,14 +26,10 @@ pub struct Container<'a> {
 pub struct Target<'a> {
     /// Who it is.
     pub facts: &'a ContainerFacts,
-    /// Its init, in the host's pid namespace.
-    pub pid: u32,
-    /// The top of its cgroups, as the kernel programs call it.
-    pub cgroup_id: u64,
-    /// The same for people: the path below the root of the hierarchy.
-    pub cgroup_path: &'a Path,
-    /// Inode of the runtime's mount namespace.
-    pub runtime_mntns: u32,
+    /// Where it is.
+    pub place: &'a Place,
+    /// It runs already: there are tasks that must be put under its policy besides those that it will execute.
+    pub running: bool,
 }
 
 /// What is to be done for a container.

@@ -12,6 +12,9 @@ use portcullis_ebpf::abi;
 use crate::Error;
 use crate::tables::Tables;
 
+/// [`abi::Slot::generation`] of a container that was armed just now.
+pub(crate) const FIRST_GENERATION: u32 = 1;
+
 /// A slot and the epoch that makes it one container's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tenancy {
@@ -64,7 +67,7 @@ pub(crate) fn take<T: Tables>(tables: &T, tenant: &Tenant) -> Result<Tenancy, Er
     let slot = abi::Slot {
         epoch,
         set: tenant.set,
-        generation: 1,
+        generation: FIRST_GENERATION,
         runtime_mntns: tenant.runtime_mntns,
         cgroup: tenant.cgroup,
         armed_ns: tenant.now_ns,
@@ -82,6 +85,12 @@ pub(crate) fn arm<T: Tables>(tables: &T, tenancy: Tenancy, tenant: &Tenant) -> R
     tell_armed(tables)?;
     tables.cgroup_arm(tenant.cgroup, abi::Cgroup { slot: tenancy.slot, epoch: tenancy.epoch })?;
     Ok(())
+}
+
+/// The slot, if that tenant has it and is armed.
+pub(crate) fn armed<T: Tables>(tables: &T, slot: u32, epoch: u32) -> Result<Option<abi::Slot>, Error> {
+    let slot = tables.read_slot(slot)?;
+    Ok((slot.epoch == epoch && slot.flags & abi::SLOT_ARMED != 0).then_some(slot))
 }
 
 /// Disarms: no further task gets the label, and those that have it keep their policy to their end. Does as much of it as can

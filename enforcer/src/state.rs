@@ -4,6 +4,7 @@
 //! /run/portcullis/          root alone, gone after a reboot as the kernel's state is
 //!   lock                    held by whoever changes slots, sets or segments
 //!   containers/<id>.json    ContainerRecord: what is armed
+//!   known/<id>.json         Known: who each container is, armed or not
 //!   departed/<when>-<slot>-<epoch>.json   ContainerRecord of what was disarmed last: its events may be read later
 //!   unprotected/<id>.json   Unprotected: what runs without
 //!   sets/<hash>.json        RuleSet: what the rule ids in events mean
@@ -24,6 +25,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::automaton::{Compiled, MAX_STORED_BYTES};
+use crate::known::Known;
+use crate::slots::FIRST_GENERATION;
 use crate::{Error, files};
 
 /// Largest record that is read back, in bytes: a set of the most rules there can be.
@@ -74,6 +77,47 @@ pub struct ContainerRecord {
     pub unenforced: usize,
     /// When it was armed, in seconds since 1970.
     pub armed_at: u64,
+    /// [`portcullis_ebpf::abi::Slot::generation`]: goes up each time its policy is switched.
+    #[serde(default = "first_generation")]
+    pub generation: u32,
+    /// It ran before it was armed, and not all of its tasks are under its policy yet.
+    #[serde(default)]
+    pub adopting: bool,
+    /// What it had before, the newest first: events of those generations may be read later.
+    #[serde(default)]
+    pub earlier: Vec<Earlier>,
+}
+
+/// A policy set that a container had before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// Its generation.
+    pub generation: u32,
+    /// Its content hash.
+    pub hash: String,
+}
+
+/// Generations of a container whose rules are kept for events that are read late.
+const MAX_EARLIER: usize = 4;
+
+fn first_generation() -> u32 {
+    FIRST_GENERATION
+}
+
+impl ContainerRecord {
+    /// The hash of the set that it had in a generation; the present one's where nobody knows.
+    #[must_use]
+    pub fn hash_in(&self, generation: u32) -> &str {
+        self.earlier.iter().find(|earlier| earlier.generation == generation).map_or(&self.hash, |earlier| &earlier.hash)
+    }
+
+    /// Notes that the present set makes room for another.
+    pub(crate) fn switched(&mut self, generation: u32, hash: String) {
+        let before = Earlier { generation: self.generation, hash: std::mem::replace(&mut self.hash, hash) };
+        self.generation = generation;
+        self.earlier.insert(0, before);
+        self.earlier.truncate(MAX_EARLIER);
+    }
 }
 
 /// A container that was let through without protection, by the fail policy `permit`.
@@ -117,7 +161,7 @@ impl StateDir {
 
     /// Creates what is missing.
     pub(crate) fn create(&self) -> Result<(), Error> {
-        for name in ["containers", "departed", "unprotected", "sets", "cache", "policies"] {
+        for name in ["containers", "known", "departed", "unprotected", "sets", "cache", "policies"] {
             files::make_dir(&self.root.join(name))?;
         }
         Ok(())
@@ -178,12 +222,50 @@ impl StateDir {
         names.iter().find(|name| name.ends_with(&ending)).map_or(Ok(None), |name| read_json(&directory.join(name)))
     }
 
-    /// The rules that were armed for a container.
+    /// The rules that are armed for a container.
     ///
     /// # Errors
     /// If the record cannot be read or is damaged.
     pub fn rules_of(&self, record: &ContainerRecord) -> Result<Option<RuleSet>, Error> {
         unhex(&record.hash).map_or(Ok(None), |hash| self.rule_set(hash))
+    }
+
+    /// The rules that a container had in a generation of its policy.
+    ///
+    /// # Errors
+    /// If the record cannot be read or is damaged.
+    pub fn rules_in(&self, record: &ContainerRecord, generation: u32) -> Result<Option<RuleSet>, Error> {
+        unhex(record.hash_in(generation)).map_or(Ok(None), |hash| self.rule_set(hash))
+    }
+
+    /// A container that a door has seen.
+    ///
+    /// # Errors
+    /// If the record cannot be read or is damaged.
+    pub fn known(&self, id: &str) -> Result<Option<Known>, Error> {
+        read_json(&self.record("known", id)?)
+    }
+
+    /// All containers that doors have seen.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn all_known(&self) -> Result<Vec<Known>, Error> {
+        self.records("known")
+    }
+
+    /// Where the records of [`StateDir::all_known`] are, for whoever watches them come and go.
+    #[must_use]
+    pub fn known_dir(&self) -> PathBuf {
+        self.root.join("known")
+    }
+
+    pub(crate) fn write_known(&self, known: &Known) -> Result<(), Error> {
+        write_json(&self.record("known", &known.facts.id)?, known)
+    }
+
+    pub(crate) fn remove_known(&self, id: &str) -> Result<bool, Error> {
+        files::remove(&self.record("known", id)?)
     }
 
     /// Keeps the record of a container that is armed no more among the departed, of which the oldest go.
@@ -197,9 +279,12 @@ impl StateDir {
         write_json(&directory.join(format!("{now:020}-{}-{}.json", record.slot, record.epoch)), record)
     }
 
-    /// The hashes of the sets that the departed had.
-    pub(crate) fn departed_sets(&self) -> Result<BTreeSet<String>, Error> {
-        Ok(self.records::<ContainerRecord>("departed")?.into_iter().map(|record| record.hash).collect())
+    /// The hashes of the sets whose rules explain events: those that the departed had, and that the others had before.
+    pub(crate) fn explained_sets(&self) -> Result<BTreeSet<String>, Error> {
+        let mut records = self.records::<ContainerRecord>("departed")?;
+        records.append(&mut self.containers()?);
+        let earlier = |record: ContainerRecord| record.earlier.into_iter().map(|earlier| earlier.hash).chain([record.hash]);
+        Ok(records.into_iter().flat_map(earlier).collect())
     }
 
     pub(crate) fn remove_container(&self, id: &str) -> Result<bool, Error> {
@@ -233,6 +318,11 @@ impl StateDir {
     pub(crate) fn write_rule_set(&self, hash: [u64; 2], set: &RuleSet) -> Result<(), Error> {
         let path = self.root.join("sets").join(format!("{}.json", hex(hash)));
         if path.exists() { Ok(()) } else { write_json(&path, set) }
+    }
+
+    /// How many sets have a record of their rules.
+    pub(crate) fn rule_sets(&self) -> Result<usize, Error> {
+        Ok(files::list(&self.root.join("sets"), MAX_RECORDS)?.len())
     }
 
     /// Removes the records of sets that `used` does not have.

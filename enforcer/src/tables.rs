@@ -10,6 +10,8 @@ pub(crate) trait Tables {
     fn read_slot(&self, index: u32) -> Result<abi::Slot, Error>;
     fn write_slot(&self, index: u32, slot: &abi::Slot) -> Result<(), Error>;
     fn store_slot_flags(&self, index: u32, flags: u32) -> Result<(), Error>;
+    fn store_slot_set(&self, index: u32, set: u32, generation: u32) -> Result<(), Error>;
+    fn adopt(&self, adoption: abi::Adoption) -> Result<abi::Adoption, Error>;
     fn stamp(&self, slot: u32) -> Result<(), Error>;
     fn segments(&self) -> Result<Vec<u32>, Error>;
     fn write_segment(&self, index: u32, offset: u32, bytes: &[u8]) -> Result<(), Error>;
@@ -38,6 +40,12 @@ impl Tables for Kernel {
     }
     fn store_slot_flags(&self, index: u32, flags: u32) -> Result<(), Error> {
         Kernel::store_slot_flags(self, index, flags)
+    }
+    fn store_slot_set(&self, index: u32, set: u32, generation: u32) -> Result<(), Error> {
+        Kernel::store_slot_set(self, index, set, generation)
+    }
+    fn adopt(&self, adoption: abi::Adoption) -> Result<abi::Adoption, Error> {
+        Kernel::adopt(self, adoption)
     }
     fn stamp(&self, slot: u32) -> Result<(), Error> {
         Kernel::stamp(self, slot)

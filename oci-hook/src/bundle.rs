@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::host::{self, Host, ReadError};
 use crate::state::{object, strings};
+use portcullis_enforcer::place::{Host, ReadError, host};
 
 /// `config.json`. Real ones have 10 to 100 KiB, seccomp profiles most of it.
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;

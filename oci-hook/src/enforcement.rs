@@ -2,10 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use portcullis_policy::{ContainerFacts, Policy};
+use portcullis_enforcer::Known;
+use portcullis_enforcer::place::Place;
+use portcullis_policy::Policy;
 
 use crate::args::FailPolicy;
-use crate::cgroup::Cgroup;
 
 mod real;
 
@@ -18,15 +19,11 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub struct Container {
     /// Who it is.
-    pub facts: ContainerFacts,
-    /// Its init, in the hook's pid namespace.
-    pub pid: u32,
-    /// The subtree that holds all of its processes.
-    pub cgroup: Cgroup,
+    pub known: Known,
+    /// Where it is.
+    pub place: Place,
     /// Its root file system with all mounts made, for resolving symbolic links in it.
     pub root: OwnedFd,
-    /// Inode of the mount namespace of the runtime: execs there are the runtime's own.
-    pub runtime_mntns: u32,
 }
 
 /// The enforcer as the hook needs it. Called from one thread at a time, but for [`Enforcement::disarm`], which the deadline
@@ -37,10 +34,14 @@ pub trait Enforcement: Send + Sync + 'static {
 
     /// The configuration's fail policy.
     fn fail_policy(&self) -> Result<FailPolicy, Failure>;
-    /// All policies of this host. Empty where there is no policy directory.
-    fn policies(&self) -> Result<&[Policy], Failure>;
+    /// All policies of this host; nothing where there is no policy directory.
+    fn policies(&self) -> Result<Option<&[Policy]>, Failure>;
     /// What is wrong with policy files, a sentence each; what they say is not among [`Enforcement::policies`].
     fn problems(&self) -> Vec<String>;
+    /// What was recorded of a container before: the NRI plugin's announcement, or what it was when it ran the last time.
+    fn known(&self, id: &str) -> Result<Option<Known>, Failure>;
+    /// Records who and where a container is, for policies that come later.
+    fn remember(&self, container: &Container) -> Result<(), Failure>;
     /// Compiles what selects the container; `None` when nothing has to be armed. Changes nothing in the kernel.
     fn plan(&self, container: &Container) -> Result<Option<Self::Plan>, Failure>;
     /// Opens the pinned kernel programs, or loads them.

@@ -6,12 +6,8 @@
 
 pub mod args;
 pub mod bundle;
-pub mod cgroup;
 pub mod enforcement;
-pub mod host;
 pub mod identity;
-pub mod process;
 mod progress;
 pub mod run;
 pub mod state;
-pub mod unknown;

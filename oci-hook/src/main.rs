@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use portcullis_enforcer::place::Host;
 use portcullis_hook::args::{self, Request};
 use portcullis_hook::enforcement::Real;
-use portcullis_hook::host::Host;
 use portcullis_hook::run::run;
 
 fn main() -> ExitCode {

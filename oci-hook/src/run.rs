@@ -10,18 +10,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use portcullis_enforcer::place::{Cgroup, CgroupError, Host, Place, Process, ProcessError, host};
+use portcullis_enforcer::unknown::{self, Undecided};
+use portcullis_enforcer::{Door, Known};
 use portcullis_policy::select::{MODE_ANNOTATION, applies};
 
 use crate::args::{FailPolicy, Options, Stage};
 use crate::bundle::{Bundle, BundleError};
-use crate::cgroup::{Cgroup, CgroupError};
 use crate::enforcement::{Container, Enforcement, Failure};
-use crate::host::{self, Host};
-use crate::identity::{self, IdentityError, Known};
-use crate::process::{Process, ProcessError};
+use crate::identity::{self, IdentityError};
 use crate::progress::Progress;
 use crate::state::{MAX_STATE_BYTES, State, StateError};
-use crate::unknown::{self, Undecided};
 
 /// What arming that has begun may take beyond the deadline, and then its undoing: together within the second that is left
 /// before the runtime's own timeout (contrib/hooks.d).
@@ -159,21 +158,48 @@ fn create_runtime<E: Enforcement>(host: &Host, enforcement: &E, progress: &Progr
     progress.enter("reading the policies");
     let fail_policy = enforcement.fail_policy()?;
     progress.fail_policy.get_or_init(|| fail_policy);
-    let policies = enforcement.policies()?;
+    let Some(policies) = enforcement.policies()? else { return Ok(()) };
     // A broken file withdraws nobody's start and no other policy, but not in silence.
     if let [first, others @ ..] = enforcement.problems().as_slice() {
         let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
         let warning = format!("WARNING: a policy is not in force: {first}{more}; see: portcullis status");
         progress.warning.get_or_init(|| warning);
     }
-    if policies.is_empty() {
-        return Ok(());
-    }
 
+    let found = state.map_err(HookError::from).and_then(|state| find(host, &own, enforcement, progress, state));
+    let (init, container) = match found {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        // No policy could speak of it, so who it is matters to nobody.
+        Err(_) if policies.is_empty() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    unknown::check(policies, &container.known.facts, &container.known.missing)?;
+    progress.enter("planning");
+    let selected = policies.iter().any(|policy| applies(policy, &container.known.facts).is_ok());
+    let plan = if selected { enforcement.plan(&container)? } else { None };
+    if let Some(plan) = plan {
+        arm(host, enforcement, progress, &init, &container, &plan)?;
+    }
+    progress.enter("recording");
+    if let Err(failure) = enforcement.remember(&container) {
+        let warning = format!("WARNING: {}: policies that come later will not reach it: {failure}", self::container(progress));
+        progress.warning.get_or_init(|| warning);
+    }
+    Ok(())
+}
+
+/// Who and where the container is; nothing if no policy is ever to speak of it.
+fn find<E: Enforcement>(
+    host: &Host,
+    own: &Process,
+    enforcement: &E,
+    progress: &Progress,
+    state: State,
+) -> Result<Option<(Process, Container)>, HookError> {
     progress.enter("looking at the process");
-    let state = state?;
     let init = Process::open(host, state.init_pid()?)?;
-    init.check_not_younger_than(&own)?;
+    init.check_not_younger_than(own)?;
     let runtime_mntns = own.mount_namespace()?;
     if init.mount_namespace()? == runtime_mntns {
         return Err(ProcessError::SameMounts { pid: init.pid }.into());
@@ -181,40 +207,49 @@ fn create_runtime<E: Enforcement>(host: &Host, enforcement: &E, progress: &Progr
 
     progress.enter("reading the bundle");
     let bundle = Bundle::read(host, state.bundle_dir()?)?;
+
+    progress.enter("asking who the container is");
+    let Some(known) = who(host, enforcement, &bundle, state)? else { return Ok(None) };
+    if !known.facts.name.is_empty() {
+        drop(progress.name.set(known.facts.name.clone()));
+    }
+
+    progress.enter("finding the cgroup and the root file system");
+    let cgroup = Cgroup::of(own, &init, &known.facts.id)?;
+    let root = init.open_root(&bundle.root)?;
+    let place = Place::of_starting(&init, cgroup, runtime_mntns, &root)?;
+    Ok(Some((init, Container { known, place, root })))
+}
+
+fn who<E: Enforcement>(host: &Host, enforcement: &E, bundle: &Bundle, state: State) -> Result<Option<Known>, HookError> {
+    // Announced by the plugin, to which the runtime tells more than to a hook.
+    if let Some(known) = enforcement.known(&state.id)?
+        && known.door == Door::Nri
+    {
+        return Ok(Some(known));
+    }
     let mut annotations = state.annotations;
     // The configuration's are all of them; a runtime may add some to the state.
     annotations.extend(bundle.annotations.clone());
     if annotations.get(MODE_ANNOTATION).is_some_and(|mode| mode == "disabled") {
-        return Ok(());
+        return Ok(None);
     }
-
-    progress.enter("asking who the container is");
-    let who = identity::identify(host, &state.id, &bundle, &annotations)?;
-    if let Known::Yes(name) = &who.name {
-        drop(progress.name.set(name.clone()));
-    }
+    let who = identity::identify(host, &state.id, bundle, &annotations)?;
     if who.sandbox {
-        return Ok(());
+        return Ok(None);
     }
-    let facts = unknown::facts(&state.id, &who, annotations);
-    unknown::check(policies, &who, &facts)?;
-    if !policies.iter().any(|policy| applies(policy, &facts).is_ok()) {
-        return Ok(());
-    }
+    let (facts, missing) = who.facts(&state.id, annotations);
+    Ok(Some(Known { facts, missing, door: Door::Hook, place: None }))
+}
 
-    progress.enter("finding the cgroup and the root file system");
-    let container = Container {
-        cgroup: Cgroup::of(&own, &init, &state.id)?,
-        root: init.open_root(&bundle.root)?,
-        pid: init.pid,
-        runtime_mntns,
-        facts,
-    };
-    progress.enter("planning");
-    let Some(plan) = enforcement.plan(&container)? else {
-        return Ok(());
-    };
-
+fn arm<E: Enforcement>(
+    host: &Host,
+    enforcement: &E,
+    progress: &Progress,
+    init: &Process,
+    container: &Container,
+    plan: &E::Plan,
+) -> Result<(), HookError> {
     progress.enter("loading the kernel programs");
     enforcement.load()?;
     progress.enter("arming");
@@ -222,11 +257,11 @@ fn create_runtime<E: Enforcement>(host: &Host, enforcement: &E, progress: &Progr
         // Nobody waits for this result any more.
         return Err(HookError::Broken("arming"));
     }
-    let armed = enforcement.arm(&plan, &container).map_err(HookError::from);
+    let armed = enforcement.arm(plan, container).map_err(HookError::from);
     let still_there = armed.and_then(|()| Ok(init.check_unchanged(host)?));
     if still_there.is_err() {
         // The error that is told is the first one.
-        drop(enforcement.disarm(&container.facts.id));
+        drop(enforcement.disarm(&container.known.facts.id));
     }
     still_there
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::host::{self, ReadError};
+use portcullis_enforcer::place::{ReadError, host};
 
 /// The whole state. A real one has a few kilobytes, nearly all of it annotations.
 pub const MAX_STATE_BYTES: u64 = 1 << 20;

@@ -76,7 +76,7 @@ fn what_is_loaded_is_pinned_and_found_again() {
     assert!(matches!(Kernel::open_at(room.place()), Err(Error::NotLoaded)));
     let kernel = room.load(Options::default()).expect("loading");
     let first = kernel.programs().expect("programs");
-    assert_eq!(names(&first), ["pc_stamp", "pc_task_exit", "pc_task_new"]);
+    assert_eq!(names(&first), ["pc_adopt", "pc_stamp", "pc_task_exit", "pc_task_new"]);
     assert!(first.iter().all(|p| p.xlated_insns > 0 && p.attached == (p.name != "pc_stamp")), "{first:?}");
     assert_eq!(room.place().pinned_maps().expect("maps"), MAPS);
     let config = kernel.config().expect("config");
@@ -187,7 +187,7 @@ fn an_upgrade_that_was_cut_short_is_cleaned_up() {
     // A pin that somebody has removed is a reason to load anew, and what is left stays until then.
     fs::remove_file(links.join(&build).join("pc_task_exit")).expect("removing a pin");
     let mended = room.load(by(Ladder::Cast)).expect("loading");
-    assert_eq!(names(&mended.programs().expect("programs")), ["pc_stamp", "pc_task_exit", "pc_task_new"]);
+    assert_eq!(names(&mended.programs().expect("programs")), ["pc_adopt", "pc_stamp", "pc_task_exit", "pc_task_new"]);
     assert_eq!(crate::pins::entries(&links).expect("links"), [build.as_str()]);
 }
 
@@ -265,6 +265,66 @@ fn a_slot_is_stamped_with_the_namespace_of_the_caller() {
     assert_eq!(u64::from(slot.runtime_mntns), own);
     assert_ne!(slot.runtime_root, 0);
     assert!(matches!(kernel.stamp(abi::MAX_SLOTS), Err(Error::Range { .. })));
+}
+
+/// A task of a cgroup of its own gets the label, with the count that goes down when it ends; others don't.
+#[test]
+fn running_tasks_are_labelled_by_their_cgroup() {
+    let Some(room) = Room::new("adopt") else {
+        return;
+    };
+    let Some(cgroup) = Cgroup::make() else {
+        eprintln!("skipped: no cgroup can be made");
+        return;
+    };
+    let kernel = room.load(Options::default()).expect("loading");
+    let mut child = process::Command::new("sleep").arg("100").spawn().expect("a child");
+    cgroup.hold(child.id());
+    // A mount namespace and a root that are nobody's: no task here is taken for the runtime.
+    let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 4, runtime_mntns: 1, runtime_root: 1, ..Default::default() };
+    kernel.write_slot(3, &slot).expect("a slot");
+    let asked = abi::Adoption { cgroup: cgroup.id(), slot: 3, epoch: 4, init: child.id(), ..Default::default() };
+    let first = kernel.adopt(asked).expect("a pass");
+    assert_eq!((first.labelled, first.rooted, first.failed), (1, 1, 0));
+    let second = kernel.adopt(asked).expect("a pass");
+    assert_eq!((second.labelled, second.rooted), (0, 1), "it has its label");
+    let there = kernel.read_slot(3).expect("slot");
+    assert_eq!(there.tasks, 1);
+    assert_ne!(there.root, 0);
+    child.kill().expect("a kill");
+    child.wait().expect("its end");
+    assert_eq!(kernel.read_slot(3).expect("slot").tasks, 0);
+    let stranger = kernel.adopt(abi::Adoption { cgroup: 1 << 60, ..asked }).expect("a pass");
+    assert_eq!((stranger.labelled, stranger.rooted), (0, 0));
+}
+
+/// A cgroup below the unified hierarchy, removed at its end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make() -> Option<Cgroup> {
+        let path = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+            .iter()
+            .map(Path::new)
+            .find(|root| root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists())?
+            .join(format!("portcullis-test-{}", process::id()));
+        fs::create_dir(&path).ok()?;
+        Some(Cgroup(path))
+    }
+
+    fn id(&self) -> u64 {
+        fs::metadata(&self.0).expect("the cgroup").ino()
+    }
+
+    fn hold(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("moving a process");
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use portcullis_enforcer::{self as enforcer, Config, Enforce, Enforcer, Plan, Target};
+use portcullis_enforcer::{self as enforcer, Config, Enforce, Enforcer, Known, Plan, Policies, Target};
 use portcullis_policy::Policy;
 
 use super::{Container, Enforcement, Failure};
@@ -18,12 +18,13 @@ pub struct Real {
     file: Option<PathBuf>,
     config: OnceLock<Config>,
     enforcer: OnceLock<Enforcer>,
+    policies: OnceLock<Arc<Policies>>,
 }
 
 impl Real {
     /// With a configuration file, or the one at its usual place.
     pub fn new(file: Option<PathBuf>) -> Real {
-        Real { file, config: OnceLock::new(), enforcer: OnceLock::new() }
+        Real { file, config: OnceLock::new(), enforcer: OnceLock::new(), policies: OnceLock::new() }
     }
 
     fn config(&self) -> Result<&Config, Failure> {
@@ -58,20 +59,31 @@ impl Enforcement for Real {
         })
     }
 
-    fn policies(&self) -> Result<&[Policy], Failure> {
+    fn policies(&self) -> Result<Option<&[Policy]>, Failure> {
         if Real::is_absent(&self.config()?.policy_dir) {
-            return Ok(&[]);
+            return Ok(None);
         }
-        Ok(&self.enforcer()?.policies()?.policies)
+        let policies = self.enforcer()?.policies()?;
+        Ok(Some(&self.policies.get_or_init(|| policies).policies))
     }
 
     fn problems(&self) -> Vec<String> {
-        let policies = self.enforcer.get().and_then(|enforcer| enforcer.policies().ok());
+        let policies = self.policies.get();
         policies.map_or_else(Vec::new, |policies| policies.problems.iter().map(|problem| problem.message.clone()).collect())
     }
 
+    fn known(&self, id: &str) -> Result<Option<Known>, Failure> {
+        Ok(self.enforcer()?.known(id)?)
+    }
+
+    fn remember(&self, container: &Container) -> Result<(), Failure> {
+        let known = Known { place: Some(container.place.clone()), ..container.known.clone() };
+        Ok(self.enforcer()?.remember(&known)?)
+    }
+
     fn plan(&self, container: &Container) -> Result<Option<Box<Enforce>>, Failure> {
-        let plan = self.enforcer()?.plan(&enforcer::Container { facts: &container.facts, root: Some(container.root.as_fd()) })?;
+        let plan =
+            self.enforcer()?.plan(&enforcer::Container { facts: &container.known.facts, root: Some(container.root.as_fd()) })?;
         Ok(match plan {
             Plan::Untouched { .. } => None,
             Plan::Enforce(rules) => Some(rules),
@@ -83,13 +95,7 @@ impl Enforcement for Real {
     }
 
     fn arm(&self, plan: &Box<Enforce>, container: &Container) -> Result<(), Failure> {
-        let target = Target {
-            facts: &container.facts,
-            pid: container.pid,
-            cgroup_id: container.cgroup.id,
-            cgroup_path: &container.cgroup.path,
-            runtime_mntns: container.runtime_mntns,
-        };
+        let target = Target { facts: &container.known.facts, place: &container.place, running: false };
         self.enforcer()?.arm(plan, &target)?;
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::podman::Layout;
-use crate::host::Host;
-use crate::process::Process;
+use portcullis_enforcer::place::Host;
+use portcullis_enforcer::place::Process;
 
 /// Generations to go up: hook, runtime, conmon; a wrapper or two may be between.
 const MAX_GENERATIONS: usize = 6;

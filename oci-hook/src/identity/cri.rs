@@ -10,9 +10,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::podman::Layout;
-use super::{Engine, Identity, Known};
+use super::{Engine, Fact, Identity};
 use crate::bundle::MAX_CONFIG_BYTES;
-use crate::host;
+use portcullis_enforcer::place::host;
 
 /// Set by containerd on containers and sandboxes.
 pub(super) const CONTAINERD_SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
@@ -37,7 +37,7 @@ pub fn crio(id: &str, bundle: &Path, annotations: &Annotations) -> Identity {
             get(&["io.kubernetes.cri-o.ImageName", "io.kubernetes.cri-o.Image"]),
             "CRI-O did not annotate the container with its image",
         ),
-        labels: labels.map_or_else(Known::No, Known::Yes),
+        labels: labels.map_or_else(Fact::Unknown, Fact::Known),
         namespace: get(&["io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace"]),
         sandbox: sandbox.as_deref() == Some(id),
     }
@@ -50,15 +50,15 @@ pub fn containerd(id: &str, annotations: &Annotations) -> Identity {
         engine: Engine::Containerd,
         name: known(get("io.kubernetes.cri.container-name"), "containerd did not annotate the container with its name"),
         image: known(get("io.kubernetes.cri.image-name"), "containerd did not annotate the container with its image"),
-        labels: Known::No("containerd does not tell a pod's labels to hooks".to_owned()),
+        labels: Fact::Unknown("containerd does not tell a pod's labels to hooks".to_owned()),
         namespace: get("io.kubernetes.cri.sandbox-namespace"),
         // A pod can't know the id that its own container will get, so it can't pretend to be a sandbox.
         sandbox: get(CONTAINERD_SANDBOX_ID).as_deref() == Some(id),
     }
 }
 
-fn known(fact: Option<String>, otherwise: &str) -> Known<String> {
-    Known::from_option(fact.filter(|fact| !fact.is_empty()), || otherwise.to_owned())
+fn known(fact: Option<String>, otherwise: &str) -> Fact<String> {
+    Fact::from_option(fact.filter(|fact| !fact.is_empty()), || otherwise.to_owned())
 }
 
 /// The labels of the pod: annotation `io.kubernetes.cri-o.Labels` (JSON) in the sandbox's `config.json`.
@@ -108,14 +108,14 @@ mod tests {
             ("io.kubernetes.cri-o.SandboxID", "5a"),
         ]);
         let who = crio("c1", &userdata("c1"), &facts);
-        assert_eq!(who.name, Known::Yes("nginx".to_owned()));
+        assert_eq!(who.name, Fact::Known("nginx".to_owned()));
         assert_eq!(who.namespace.as_deref(), Some("shop"));
-        assert_eq!(who.image, Known::Yes("docker.io/library/nginx:1".to_owned()));
-        assert!(matches!(&who.labels, Known::Yes(labels) if labels["app"] == "web"));
+        assert_eq!(who.image, Fact::Known("docker.io/library/nginx:1".to_owned()));
+        assert!(matches!(&who.labels, Fact::Known(labels) if labels["app"] == "web"));
         assert!(!who.sandbox && crio("5a", &userdata("5a"), &facts).sandbox);
         for sandbox in ["../5a", "", "5b"] {
             facts.insert("io.kubernetes.cri-o.SandboxID".to_owned(), sandbox.to_owned());
-            assert!(matches!(crio("c1", &userdata("c1"), &facts).labels, Known::No(_)), "{sandbox}");
+            assert!(matches!(crio("c1", &userdata("c1"), &facts).labels, Fact::Unknown(_)), "{sandbox}");
         }
     }
 
@@ -127,8 +127,8 @@ mod tests {
             ("io.kubernetes.cri.sandbox-namespace", "shop"),
         ]);
         let who = containerd("c1", &facts);
-        assert_eq!(who.name, Known::Yes("nginx".to_owned()));
-        assert!(matches!(who.labels, Known::No(_)) && matches!(who.image, Known::No(_)));
+        assert_eq!(who.name, Fact::Known("nginx".to_owned()));
+        assert!(matches!(who.labels, Fact::Unknown(_)) && matches!(who.image, Fact::Unknown(_)));
         assert!(!who.sandbox && containerd("s1", &facts).sandbox);
     }
 }

@@ -1,13 +1,16 @@
 //! Who a container is, by what its engine wrote down: name, image, labels, namespace.
 //!
 //! The hook asks no daemon. Each engine has its file here that knows where it leaves these facts. A fact that can't be read is
-//! [`Known::No`] with the reason and never an empty value: "no labels" would select fewer policies than the author wrote.
+//! [`Fact::Unknown`] with the reason and never an empty value: "no labels" would select fewer policies than the author wrote.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use portcullis_enforcer::Missing;
+use portcullis_enforcer::place::Host;
+use portcullis_policy::ContainerFacts;
+
 use crate::bundle::Bundle;
-use crate::host::Host;
 
 pub mod bolt;
 pub mod conmon;
@@ -18,16 +21,16 @@ pub mod storage;
 
 /// A fact, or why it can't be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known<T> {
+pub enum Fact<T> {
     /// The fact.
-    Yes(T),
+    Known(T),
     /// A clause that says what is missing.
-    No(String),
+    Unknown(String),
 }
 
-impl<T> Known<T> {
-    fn from_option(fact: Option<T>, otherwise: impl FnOnce() -> String) -> Known<T> {
-        fact.map_or_else(|| Known::No(otherwise()), Known::Yes)
+impl<T> Fact<T> {
+    fn from_option(fact: Option<T>, otherwise: impl FnOnce() -> String) -> Fact<T> {
+        fact.map_or_else(|| Fact::Unknown(otherwise()), Fact::Known)
     }
 }
 
@@ -50,15 +53,42 @@ pub struct Identity {
     /// Who says so.
     pub engine: Engine,
     /// The container's name: podman's, or the one in its pod.
-    pub name: Known<String>,
+    pub name: Fact<String>,
     /// The image by name.
-    pub image: Known<String>,
+    pub image: Fact<String>,
     /// The container's labels; in Kubernetes the pod's.
-    pub labels: Known<BTreeMap<String, String>>,
+    pub labels: Fact<BTreeMap<String, String>>,
     /// The Kubernetes namespace.
     pub namespace: Option<String>,
     /// The container is a pod's sandbox: the engine's own pause process, none of the user's.
     pub sandbox: bool,
+}
+
+impl Identity {
+    /// What the policies want to know, and what of it is unknown.
+    #[must_use]
+    pub fn facts(self, id: &str, annotations: BTreeMap<String, String>) -> (ContainerFacts, Missing) {
+        fn split<T: Default>(fact: Fact<T>) -> (T, Option<String>) {
+            match fact {
+                Fact::Known(fact) => (fact, None),
+                Fact::Unknown(reason) => (T::default(), Some(reason)),
+            }
+        }
+        let (name, no_name) = split(self.name);
+        let (image, no_image) = split(self.image);
+        let (labels, no_labels) = split(self.labels);
+        let facts = ContainerFacts {
+            id: id.to_owned(),
+            name,
+            image,
+            labels,
+            annotations,
+            namespace: self.namespace.unwrap_or_default(),
+            orchestrated: matches!(self.engine, Engine::CriO | Engine::Containerd),
+            namespace_annotations: BTreeMap::new(),
+        };
+        (facts, Missing { name: no_name, image: no_image, labels: no_labels })
+    }
 }
 
 /// Contradictions in what an engine wrote.
@@ -110,8 +140,8 @@ pub fn identify(
             let found = podman::identify(host, id, &bundle.path)?;
             Identity {
                 engine: Engine::Podman,
-                name: Known::from_option(found.name, || "podman's files do not name it".to_owned()),
-                image: Known::from_option(found.image, || "podman's files do not name its image".to_owned()),
+                name: Fact::from_option(found.name, || "podman's files do not name it".to_owned()),
+                image: Fact::from_option(found.image, || "podman's files do not name its image".to_owned()),
                 labels: found.labels,
                 namespace: None,
                 sandbox: false,
@@ -123,9 +153,9 @@ pub fn identify(
             let missing = || format!("{} was made by an engine whose records Portcullis does not read", shown(&bundle.path));
             Identity {
                 engine: Engine::Other,
-                name: Known::No(missing()),
-                image: Known::No(missing()),
-                labels: Known::No(missing()),
+                name: Fact::Unknown(missing()),
+                image: Fact::Unknown(missing()),
+                labels: Fact::Unknown(missing()),
                 namespace: None,
                 sandbox: false,
             }

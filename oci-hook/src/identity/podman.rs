@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{IdentityError, Known, bolt, conmon, sqlite, storage};
-use crate::host::{self, Host, ReadError};
+use super::{Fact, IdentityError, bolt, conmon, sqlite, storage};
+use portcullis_enforcer::place::{Host, ReadError, host};
 
 /// One container's configuration in libpod's database. Real ones have 10 to 100 KiB.
 pub const MAX_CONFIG_JSON_BYTES: usize = 8 << 20;
@@ -27,7 +27,7 @@ pub struct Podman {
     /// The image by the name it was asked for; empty for a container without one (`--rootfs`).
     pub image: Option<String>,
     /// `--label`, and the image's labels.
-    pub labels: Known<BTreeMap<String, String>>,
+    pub labels: Fact<BTreeMap<String, String>>,
 }
 
 /// Where a podman container's files are.
@@ -76,9 +76,9 @@ pub fn identify(host: &Host, id: &str, bundle: &Path) -> Result<Podman, Identity
     let (mut image, labels) = match config {
         Ok(config) => {
             names.push(("libpod's database", vec![config.name]));
-            (config.image, Known::Yes(config.labels.unwrap_or_default()))
+            (config.image, Fact::Known(config.labels.unwrap_or_default()))
         }
-        Err(reason) => (None, Known::No(reason)),
+        Err(reason) => (None, Fact::Unknown(reason)),
     };
     // A list that can't be read leaves the name and the image to the other sources; without them they are not known.
     if let Ok(Some(stored)) = stored {
@@ -89,7 +89,7 @@ pub fn identify(host: &Host, id: &str, bundle: &Path) -> Result<Podman, Identity
         names.push(("conmon", vec![name]));
     }
     // A container without an image (`--rootfs`) is one whose configuration could be read and has none.
-    if image.is_none() && matches!(labels, Known::Yes(_)) {
+    if image.is_none() && matches!(labels, Fact::Known(_)) {
         image = Some(String::new());
     }
     Ok(Podman { name: agreed(names)?, image, labels })

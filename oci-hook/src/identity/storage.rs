@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::host::{self, ReadError};
+use portcullis_enforcer::place::{ReadError, host};
 
 /// A container takes about 600 bytes: room for 50,000.
 const MAX_STORAGE_BYTES: u64 = 32 << 20;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use portcullis_enforcer::Known;
+use portcullis_enforcer::place::Host;
 use portcullis_policy::Policy;
 
 use crate::args::{FailPolicy, Options, Stage};
 use crate::enforcement::{Container, Enforcement, Failure};
-use crate::host::Host;
 use crate::run::{Finish, run};
 
 pub(super) const ID: &str = "6a63c4a301f4710a6e201838bf6e1bbd5f5260f0196fecc48a5b5494a1516b30";
@@ -128,7 +129,9 @@ type Hook = Box<dyn Fn(&Container) -> Result<(), Failure> + Send + Sync>;
 /// Writes down its calls, and does what a test gives it to do.
 #[derive(Default)]
 pub(super) struct Recorder {
-    pub(super) policies: Vec<Policy>,
+    pub(super) policies: Option<Vec<Policy>>,
+    pub(super) announced: Option<Known>,
+    pub(super) remember_error: Option<&'static str>,
     pub(super) policy_error: Option<&'static str>,
     pub(super) problems: Vec<&'static str>,
     pub(super) permit: bool,
@@ -155,8 +158,17 @@ impl Enforcement for Recorder {
         Ok(if self.permit { FailPolicy::Permit } else { FailPolicy::Enforce })
     }
 
-    fn policies(&self) -> Result<&[Policy], Failure> {
-        self.policy_error.map_or(Ok(self.policies.as_slice()), |error| Err(error.into()))
+    fn policies(&self) -> Result<Option<&[Policy]>, Failure> {
+        self.policy_error.map_or(Ok(self.policies.as_deref()), |error| Err(error.into()))
+    }
+
+    fn known(&self, _id: &str) -> Result<Option<Known>, Failure> {
+        Ok(self.announced.clone())
+    }
+
+    fn remember(&self, container: &Container) -> Result<(), Failure> {
+        self.call(format!("remember {}", container.known.facts.name));
+        self.remember_error.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn problems(&self) -> Vec<String> {
@@ -164,7 +176,7 @@ impl Enforcement for Recorder {
     }
 
     fn plan(&self, container: &Container) -> Result<Option<()>, Failure> {
-        self.call(format!("plan {} {:?}", container.facts.name, container.facts.labels));
+        self.call(format!("plan {} {:?}", container.known.facts.name, container.known.facts.labels));
         self.on_plan.as_ref().map_or(Ok(()), |hook| hook(container))?;
         Ok(Some(()))
     }
@@ -175,7 +187,7 @@ impl Enforcement for Recorder {
     }
 
     fn arm(&self, (): &(), container: &Container) -> Result<(), Failure> {
-        self.call(format!("arm {} in {}", container.pid, container.runtime_mntns));
+        self.call(format!("arm {} in {}", container.place.pid, container.place.runtime_mntns));
         self.on_arm.as_ref().map_or(Ok(()), |hook| hook(container))
     }
 
@@ -199,7 +211,7 @@ pub(super) fn machine(selector: &str) -> Machine {
     );
     let parsed = portcullis_policy::parse(Path::new("p.yaml"), text.as_bytes(), portcullis_policy::Options::default());
     let policies = parsed.documents.into_iter().map(|document| document.unwrap()).collect();
-    recorder(&mut machine).policies = policies;
+    recorder(&mut machine).policies = Some(policies);
     machine
 }
 

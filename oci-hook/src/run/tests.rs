@@ -4,6 +4,9 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use portcullis_enforcer::{Door, Known, Missing};
+use portcullis_policy::ContainerFacts;
+
 use super::fixture::{HOOK_START, ID, Machine, PID, machine, recorder};
 use super::*;
 
@@ -14,7 +17,7 @@ const STARTS: Finish = Finish { code: 0, lines: Vec::new() };
 fn a_selected_container_is_armed() {
     let machine = machine(BY_LABEL);
     assert_eq!(machine.start(), STARTS);
-    assert_eq!(machine.enforcer.calls(), ["plan web {\"app\": \"web\"}", "load", "arm 4242 in 1"]);
+    assert_eq!(machine.enforcer.calls(), ["plan web {\"app\": \"web\"}", "load", "arm 4242 in 1", "remember web"]);
 }
 
 #[test]
@@ -22,7 +25,7 @@ fn the_cgroup_is_the_scope_and_the_root_is_the_containers() {
     let mut machine = machine(BY_LABEL);
     let scope = std::fs::metadata(machine.path(&format!("cgroup/machine.slice/libpod-{ID}.scope"))).unwrap().ino();
     recorder(&mut machine).on_arm = Some(Box::new(move |container| {
-        assert_eq!(container.cgroup.id, scope);
+        assert_eq!(container.place.cgroup_id, scope);
         rustix::fs::statat(&container.root, "etc/passwd", rustix::fs::AtFlags::empty())?;
         Ok(())
     }));
@@ -49,10 +52,58 @@ fn without_policies_nothing_is_looked_at() {
 }
 
 #[test]
+fn with_an_empty_policy_directory_containers_are_only_remembered() {
+    let mut empty = Machine::new();
+    recorder(&mut empty).policies = Some(Vec::new());
+    assert_eq!(empty.start(), STARTS);
+    assert_eq!(empty.enforcer.calls(), ["remember web"]);
+    std::fs::remove_dir_all(empty.path("graph")).unwrap();
+    assert_eq!(empty.start(), STARTS, "who it is matters to nobody");
+    assert_eq!(empty.start_with("not a state"), STARTS);
+    assert_eq!(empty.enforcer.calls().len(), 1);
+}
+
+/// containerd tells a hook no labels. What the plugin has recorded of the container counts, and no annotation.
+#[test]
+fn an_announced_container_is_who_the_plugin_says() {
+    let mut announced = machine(BY_LABEL);
+    announced.config(
+        r#"{"root":{"path":"/merged"},"annotations":{"io.kubernetes.cri.sandbox-id":"5a","kubearmor-policy":"disabled"}}"#,
+    );
+    let labels = [("app".to_owned(), "web".to_owned())].into();
+    let facts = ContainerFacts { id: ID.into(), name: "nginx".into(), labels, orchestrated: true, ..Default::default() };
+    let known = Known { facts, missing: Missing::default(), door: Door::Nri, place: None };
+    recorder(&mut announced).announced = Some(known.clone());
+    // The policy is one of Kubernetes' default namespace.
+    assert_eq!(announced.start(), STARTS);
+    assert_eq!(announced.enforcer.calls(), ["remember nginx"]);
+    let in_default = ContainerFacts { namespace: "default".into(), ..known.facts.clone() };
+    recorder(&mut announced).announced = Some(Known { facts: in_default, ..known.clone() });
+    assert_eq!(announced.start(), STARTS);
+    assert_eq!(announced.enforcer.calls()[1..], ["plan nginx {\"app\": \"web\"}", "load", "arm 4242 in 1", "remember nginx"]);
+    // Without an announcement the labels are unknown, and the policy may select it.
+    announced.config(
+        r#"{"root":{"path":"/merged"},"annotations":{"io.kubernetes.cri.sandbox-id":"5a","io.kubernetes.cri.sandbox-namespace":"default"}}"#,
+    );
+    recorder(&mut announced).announced = Some(Known { door: Door::Hook, ..known });
+    assert!(announced.refusal().contains("containerd does not tell a pod's labels to hooks"));
+}
+
+#[test]
+fn a_container_that_cannot_be_remembered_starts_with_a_warning() {
+    let mut machine = machine(BY_LABEL);
+    recorder(&mut machine).remember_error = Some("the disk is full");
+    let finish = machine.start();
+    let line =
+        "portcullis-hook: WARNING: container 6a63c4a301f4 (web): policies that come later will not reach it: the disk is full";
+    assert_eq!((finish.code, finish.lines), (0, vec![line.to_owned()]));
+}
+
+#[test]
 fn what_no_policy_is_about_is_left_alone() {
     let other = machine("{app: db}");
     assert_eq!(other.start(), STARTS);
-    assert!(other.enforcer.calls().is_empty());
+    assert_eq!(other.enforcer.calls(), ["remember web"], "a policy that comes later may be about it");
 
     let disabled = machine(BY_LABEL);
     disabled
@@ -277,7 +328,7 @@ fn a_broken_policy_file_is_told_and_stops_nobody() {
     let finish = machine.start();
     let line = "portcullis-hook: WARNING: a policy is not in force: b.yaml:3:1: kind: `X` is no kind (and 1 more); see: portcullis status";
     assert_eq!((finish.code, finish.lines), (0, vec![line.to_owned()]));
-    assert_eq!(machine.enforcer.calls().len(), 3);
+    assert_eq!(machine.enforcer.calls()[2], "arm 4242 in 1");
 }
 
 /// A runtime that never closes the hook's standard input.

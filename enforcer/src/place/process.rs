@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::host::{self, Host, ReadError, because};
+use super::host::{self, Host, ReadError, because};
 
 /// Files of /proc/PID that are one line or a few.
 const MAX_PROC_BYTES: u64 = 1 << 20;
@@ -103,7 +103,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Opens the hook itself.
+    /// Opens the calling process itself.
     pub fn own(host: &Host) -> Result<Process, ProcessError> {
         let mut process = Process::open_named(host, "self", std::process::id())?;
         process.start = process.stat()?.start;
@@ -190,6 +190,22 @@ impl Process {
                 Ok(root) => return Ok(root),
             }
         }
+    }
+
+    /// Opens the directory that is this process's root now.
+    pub fn current_root(&self) -> Result<OwnedFd, ProcessError> {
+        let refused = |errno| match errno {
+            Errno::SRCH | Errno::NOENT => ProcessError::Gone { pid: self.pid },
+            errno => ProcessError::Root { pid: self.pid, root: PathBuf::from("/"), errno },
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dir, "root", flags, Mode::empty()).map_err(refused)
+    }
+
+    /// When it was started, in clock ticks since boot.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        self.start
     }
 
     fn stat(&self) -> Result<Stat, ProcessError> {

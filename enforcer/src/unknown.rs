@@ -3,13 +3,22 @@
 //! A selector is a conjunction. Where the known part of it already rules the container out, the unknown part does not matter;
 //! where the known part holds and something unknown remains, nobody can say whether the policy applies.
 
-use std::collections::BTreeMap;
-
 use portcullis_policy::select::{IMAGE_LABEL, NAME_LABEL, applies};
 use portcullis_policy::written::{ContainerNames, Expression, ExpressionKey};
 use portcullis_policy::{ContainerFacts, Policy};
+use serde::{Deserialize, Serialize};
 
-use crate::identity::{Engine, Identity, Known};
+/// The facts that nobody could tell, each with a clause that says what is missing. In [`ContainerFacts`] they are empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Missing {
+    /// The name.
+    pub name: Option<String>,
+    /// The image.
+    pub image: Option<String>,
+    /// The labels.
+    pub labels: Option<String>,
+}
 
 /// A policy that cannot be decided upon.
 #[derive(Debug, thiserror::Error)]
@@ -25,30 +34,16 @@ pub struct Undecided {
     pub reason: String,
 }
 
-/// The facts as the policies want them; unknown ones are empty, see [`check`].
-pub fn facts(id: &str, who: &Identity, annotations: BTreeMap<String, String>) -> ContainerFacts {
-    fn or_empty<T: Default + Clone>(fact: &Known<T>) -> T {
-        match fact {
-            Known::Yes(fact) => fact.clone(),
-            Known::No(_) => T::default(),
-        }
-    }
-    ContainerFacts {
-        id: id.to_owned(),
-        name: or_empty(&who.name),
-        image: or_empty(&who.image),
-        labels: or_empty(&who.labels),
-        annotations,
-        namespace: who.namespace.clone().unwrap_or_default(),
-        orchestrated: matches!(who.engine, Engine::CriO | Engine::Containerd),
-        namespace_annotations: BTreeMap::new(),
-    }
-}
-
 /// Refuses if an unknown fact decides whether one of the policies applies.
-pub fn check(policies: &[Policy], who: &Identity, facts: &ContainerFacts) -> Result<(), Undecided> {
+///
+/// # Errors
+/// [`Undecided`], for the first of them.
+pub fn check(policies: &[Policy], facts: &ContainerFacts, missing: &Missing) -> Result<(), Undecided> {
+    if *missing == Missing::default() {
+        return Ok(());
+    }
     for policy in policies {
-        let (known, gap) = without_unknown(policy, who);
+        let (known, gap) = without_unknown(policy, missing);
         if let Some((what, reason)) = gap
             && applies(&known, facts).is_ok()
         {
@@ -59,11 +54,14 @@ pub fn check(policies: &[Policy], who: &Identity, facts: &ContainerFacts) -> Res
 }
 
 /// The policy with the unknown part of its selector taken out, and what was taken out first.
-fn without_unknown<'w>(policy: &Policy, who: &'w Identity) -> (Policy, Option<(&'static str, &'w str)>) {
+fn without_unknown<'m>(policy: &Policy, missing: &'m Missing) -> (Policy, Option<(&'static str, &'m str)>) {
+    fn gap_of<'m>(what: &'static str, reason: &'m Option<String>) -> Option<(&'static str, &'m str)> {
+        reason.as_deref().map(|reason| (what, reason))
+    }
     let unknown = |label: &str| match label {
-        IMAGE_LABEL => missing("image", &who.image),
-        NAME_LABEL => missing("name", &who.name),
-        _ => missing("labels", &who.labels),
+        IMAGE_LABEL => gap_of("image", &missing.image),
+        NAME_LABEL => gap_of("name", &missing.name),
+        _ => gap_of("labels", &missing.labels),
     };
     let of_expression = |expression: &Expression| match expression.key {
         ExpressionKey::Label => {
@@ -74,29 +72,22 @@ fn without_unknown<'w>(policy: &Policy, who: &'w Identity) -> (Policy, Option<(&
     let mut gap = None;
     let mut known = policy.clone();
     known.selector.labels.retain(|label, _| {
-        let missing = unknown(label);
-        gap = gap.or(missing);
-        missing.is_none()
+        let unknown = unknown(label);
+        gap = gap.or(unknown);
+        unknown.is_none()
     });
     known.selector.expressions.retain(|expression| {
-        let missing = of_expression(expression);
-        gap = gap.or(missing);
-        missing.is_none()
+        let unknown = of_expression(expression);
+        gap = gap.or(unknown);
+        unknown.is_none()
     });
     if !matches!(known.selector.containers, None | Some(ContainerNames::All))
-        && let Some(missing) = missing("name", &who.name)
+        && let Some(unknown) = gap_of("name", &missing.name)
     {
-        gap = gap.or(Some(missing));
+        gap = gap.or(Some(unknown));
         known.selector.containers = None;
     }
     (known, gap)
-}
-
-fn missing<'w, T>(what: &'static str, fact: &'w Known<T>) -> Option<(&'static str, &'w str)> {
-    match fact {
-        Known::Yes(_) => None,
-        Known::No(reason) => Some((what, reason)),
-    }
 }
 
 #[cfg(test)]
@@ -114,22 +105,16 @@ mod tests {
         parsed.documents.into_iter().map(|document| document.unwrap()).collect()
     }
 
-    fn who(labels: Known<BTreeMap<String, String>>) -> Identity {
-        Identity {
-            engine: Engine::Podman,
-            name: Known::Yes("web".to_owned()),
-            image: Known::Yes("i".to_owned()),
-            labels,
-            namespace: None,
-            sandbox: false,
-        }
+    fn facts(labels: &[(&str, &str)]) -> ContainerFacts {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        ContainerFacts { id: "c1".into(), name: "web".into(), image: "i".into(), labels, ..ContainerFacts::default() }
     }
 
     #[test]
     fn unknown_labels_are_not_no_labels() {
-        let who = who(Known::No("db.sql is gone".to_owned()));
-        let facts = facts("c1", &who, BTreeMap::new());
-        let error = check(&policy("    matchLabels:\n      app: web"), &who, &facts).unwrap_err();
+        let missing = Missing { labels: Some("db.sql is gone".to_owned()), ..Missing::default() };
+        let facts = facts(&[]);
+        let error = check(&policy("    matchLabels:\n      app: web"), &facts, &missing).unwrap_err();
         assert_eq!(
             error.to_string(),
             "policy KubeArmorPolicy/p selects containers by labels, and this container's labels cannot be read: db.sql is gone; \
@@ -137,29 +122,27 @@ mod tests {
         );
         // By image, which is known: the policy is decided upon, either way.
         for image in ["i", "j"] {
-            check(&policy(&format!("    matchLabels:\n      kubearmor.io/image: {image}")), &who, &facts).unwrap();
+            check(&policy(&format!("    matchLabels:\n      kubearmor.io/image: {image}")), &facts, &missing).unwrap();
         }
         // Another name: the labels do not matter.
-        check(&policy("    matchLabels:\n      kubearmor.io/container.name: db\n      app: web"), &who, &facts).unwrap();
-        check(&policy("    matchLabels:\n      kubearmor.io/container.name: w.b\n      app: web"), &who, &facts).unwrap_err();
+        check(&policy("    matchLabels:\n      kubearmor.io/container.name: db\n      app: web"), &facts, &missing).unwrap();
+        check(&policy("    matchLabels:\n      kubearmor.io/container.name: w.b\n      app: web"), &facts, &missing).unwrap_err();
     }
 
     #[test]
     fn known_labels_decide() {
-        let who = who(Known::Yes(BTreeMap::from([("app".to_owned(), "web".to_owned())])));
-        let facts = facts("c1", &who, BTreeMap::new());
+        let facts = facts(&[("app", "web")]);
         for label in ["app: web", "app: db", "tier: x"] {
-            check(&policy(&format!("    matchLabels:\n      {label}")), &who, &facts).unwrap();
+            check(&policy(&format!("    matchLabels:\n      {label}")), &facts, &Missing::default()).unwrap();
         }
     }
 
     #[test]
     fn a_name_that_is_unknown_matters_only_where_it_is_asked_for() {
-        let mut who = who(Known::Yes(BTreeMap::new()));
-        who.name = Known::No("nobody knows".to_owned());
-        let facts = facts("c1", &who, BTreeMap::new());
-        let error = check(&policy("    matchLabels:\n      kubearmor.io/container.name: .*"), &who, &facts).unwrap_err();
+        let facts = ContainerFacts { name: String::new(), ..facts(&[]) };
+        let missing = Missing { name: Some("nobody knows".to_owned()), ..Missing::default() };
+        let error = check(&policy("    matchLabels:\n      kubearmor.io/container.name: .*"), &facts, &missing).unwrap_err();
         assert_eq!((error.what, error.reason.as_str()), ("name", "nobody knows"));
-        check(&policy("    matchLabels:\n      app: web"), &who, &facts).unwrap();
+        check(&policy("    matchLabels:\n      app: web"), &facts, &missing).unwrap();
     }
 }

@@ -12,8 +12,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::host::{self, ReadError};
-use crate::process::{Process, ProcessError};
+use rustix::io::Errno;
+
+use super::host::{self, Host, ReadError};
+use super::process::{Process, ProcessError};
 
 /// The container's subtree in the cgroup2 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,29 +75,57 @@ impl Cgroup {
         if membership(own)?.starts_with(&top) {
             return Err(CgroupError::Shared { path: top });
         }
-        let mut mounts = parse_mountinfo(&own.mountinfo()?);
-        if mounts.is_empty() {
-            return Err(CgroupError::NoHierarchy);
+        let (_, id) = find(own, &top)?;
+        Ok(Cgroup { id, path: top })
+    }
+
+    /// Whether the cgroup that had this path and id is there, with processes in it or below it.
+    ///
+    /// # Errors
+    /// If that can't be told.
+    pub fn is_populated(host: &Host, path: &Path, id: u64) -> Result<bool, CgroupError> {
+        /// A few short lines (Documentation/admin-guide/cgroup-v2.rst).
+        const MAX_EVENTS_BYTES: u64 = 4096;
+        let (directory, found) = match find(&Process::own(host)?, path) {
+            Err(CgroupError::Read(error)) if error.is_absent() => return Ok(false),
+            found => found?,
+        };
+        if found != id {
+            return Ok(false);
         }
-        // A mount of the whole hierarchy rather than one of a part of it (a container's view, bind-mounted somewhere).
-        mounts.sort_by_key(|mount| mount.root.as_os_str().len());
-        let mut last = None;
-        for mount in &mounts {
-            let Ok(below) = top.strip_prefix(&mount.root) else {
-                continue;
-            };
-            let dir = mount.point.join(below);
-            match directory(&dir) {
-                // Another device: something else was mounted over the hierarchy.
-                Ok((device, _)) if device != mount.device => {}
-                Ok((_, inode)) => return Ok(Cgroup { id: inode, path: top }),
-                Err(error) => last = Some(error),
-            }
+        match host::read(&directory.join("cgroup.events"), MAX_EVENTS_BYTES) {
+            Ok(text) => Ok(text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1")),
+            // ENODEV: removed between the two (kernfs).
+            Err(ReadError::System { errno, .. }) if errno == Errno::NODEV || errno == Errno::NOENT => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        match last {
-            Some(error) => Err(error.into()),
-            None => Err(CgroupError::NoHierarchy),
+    }
+}
+
+/// The directory of a cgroup in a mount that shows it, and its inode.
+fn find(own: &Process, path: &Path) -> Result<(PathBuf, u64), CgroupError> {
+    let mut mounts = parse_mountinfo(&own.mountinfo()?);
+    if mounts.is_empty() {
+        return Err(CgroupError::NoHierarchy);
+    }
+    // A mount of the whole hierarchy rather than one of a part of it (a container's view, bind-mounted somewhere).
+    mounts.sort_by_key(|mount| mount.root.as_os_str().len());
+    let mut last = None;
+    for mount in &mounts {
+        let Ok(below) = path.strip_prefix(&mount.root) else {
+            continue;
+        };
+        let dir = mount.point.join(below);
+        match directory(&dir) {
+            // Another device: something else was mounted over the hierarchy.
+            Ok((device, _)) if device != mount.device => {}
+            Ok((_, inode)) => return Ok((dir, inode)),
+            Err(error) => last = Some(error),
         }
+    }
+    match last {
+        Some(error) => Err(error.into()),
+        None => Err(CgroupError::NoHierarchy),
     }
 }
 
