@@ -43,6 +43,17 @@ struct qstr {
 	const unsigned char *name;
 };
 
+/* Four words, and nothing else. See peek_link in walk.h. */
+struct timespec64 {
+	long long tv_sec;
+	long tv_nsec;
+};
+
+struct itimerspec64 {
+	struct timespec64 it_interval;
+	struct timespec64 it_value;
+};
+
 struct hlist_bl_node {
 	struct hlist_bl_node *next, **pprev;
 };
