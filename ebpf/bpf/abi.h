@@ -8,7 +8,7 @@
 #ifndef PORTCULLIS_ABI_H
 #define PORTCULLIS_ABI_H
 
-#define PC_LAYOUT 1u
+#define PC_LAYOUT 2u
 
 /* ---- segments: the memory that holds compiled policy sets --------------------------------------------------------- */
 /* One element of an ARRAY map inside an array of maps. Several sets share a segment; a set never crosses one. */
@@ -16,14 +16,15 @@
 #define PC_SEGMENT_WORDS (PC_SEGMENT_BYTES / 4)
 #define PC_MAX_SEGMENTS 64u
 /* Sets begin at a multiple of this. */
-#define PC_SET_ALIGN 256u
+#define PC_SET_ALIGN 512u
 
 /*
- * The automaton. A state is the absolute word index of its row in the segment (so: premultiplied, relocated on loading).
+ * The automaton. A state is the absolute byte offset of its row in the segment (so: premultiplied, relocated on loading).
  *   row[0]            decision id of a path that ends here
  *   row[1]            subtree summary of the directory at this path, see PC_SUB_*
  *   row[class(byte)]  next state, for the classes 2..
- * The byte classes map is 256 bytes; class 0 and 1 are never the class of a byte.
+ * The byte classes are u16[256]: for each byte the offset of its column in a row, 4 * class; the classes 0 and 1 are never those
+ * of a byte.
  * States >= sink loop to themselves on every byte: the walk may stop there.
  * Every state, decision id and offset in a table is trusted by the kernel programs only as far as a mask keeps it inside the
  * segment; the builder is what makes it right.
@@ -122,7 +123,7 @@ struct pc_set {
 	unsigned int base;         /* byte offset and length in the segment of all that belongs to this set */
 	unsigned int length;
 	unsigned int classes;      /* byte offset of the byte classes */
-	unsigned int sink;
+	unsigned int sink;         /* a state */
 	unsigned int sources;      /* number of source classes, at least 1; class 0 is "none that a rule names" */
 	unsigned int source_start; /* start state for an executable's path; the decision column is the source class; 0: only class 0 */
 	unsigned int starts;       /* word index of u32[sources]: start state for paths */

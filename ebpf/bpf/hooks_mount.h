@@ -70,7 +70,7 @@ static __always_inline int covers(struct view *v, const struct path *at, u32 op)
 	pc_find(id);
 	denied = pc_judge(id);
 	if (!denied && s->outcome == PC_PATH_FOUND) {
-		below = PC_SUB_ANY(word_at(segment, s->state + PC_ROW_SUBTREE));
+		below = PC_SUB_ANY(column_at(segment, s->state, PC_ROW_SUBTREE));
 		if (below & (3u << (2 * PC_CHANGE)))
 			denied = pc_conclude(id, PC_BLOCK, PC_RULE_ALIAS, 1);
 	}

@@ -212,7 +212,7 @@ static __always_inline u32 classify(struct pc_scratch *s, struct pc_slot *slot, 
 	locate(s, segment);
 	if (s->outcome != PC_PATH_FOUND)
 		return 0;
-	return word_at(segment, s->state + PC_ROW_DECISION);
+	return column_at(segment, s->state, PC_ROW_DECISION);
 }
 
 /* The container's policy was switched since this task's source class was found: find it again, for the policy that is asked. */

@@ -151,7 +151,7 @@ struct verdict {
 
 static __always_inline struct verdict entry_at(struct pc_segment *segment, struct pc_set *set, u32 state, u32 group)
 {
-	u32 at = set->decisions + word_at(segment, state + PC_ROW_DECISION) * PC_DECISION_WORDS + group * 2;
+	u32 at = set->decisions + column_at(segment, state, PC_ROW_DECISION) * PC_DECISION_WORDS + group * 2;
 	u32 word = word_at(segment, at);
 	struct verdict v;
 
@@ -275,7 +275,7 @@ __attribute__((noinline)) int pc_alias(u32 id)
 	struct pc_scratch *s = scratch_at(id);
 	struct pc_segment *segment;
 	struct pc_set *set;
-	u32 group, slash, looser = 0;
+	u32 group, looser = 0;
 
 	if (!s)
 		return 0;
@@ -293,10 +293,9 @@ __attribute__((noinline)) int pc_alias(u32 id)
 			looser = 1;
 	}
 	if (s->is_dir) {
-		slash = byte_at(segment, s->classes + '/');
-		if (word_at(segment, s->old_state + slash) != word_at(segment, s->state + slash)) {
-			u32 before = word_at(segment, s->old_state + PC_ROW_SUBTREE);
-			u32 after = word_at(segment, s->state + PC_ROW_SUBTREE);
+		if (after_slash(segment, s->classes, s->old_state) != after_slash(segment, s->classes, s->state)) {
+			u32 before = column_at(segment, s->old_state, PC_ROW_SUBTREE);
+			u32 after = column_at(segment, s->state, PC_ROW_SUBTREE);
 
 			if (PC_SUB_ANY(before) & ~PC_SUB_ALL(after))
 				looser = 1;

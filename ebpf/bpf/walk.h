@@ -65,9 +65,10 @@ static __always_inline u32 word_at(struct pc_segment *segment, u32 index)
 	return segment->words[bounded(index, PC_SEGMENT_WORDS - 1)];
 }
 
-static __always_inline u32 byte_at(struct pc_segment *segment, u32 index)
+/* A column of a state's row. */
+static __always_inline u32 column_at(struct pc_segment *segment, u32 state, u32 column)
 {
-	return ((u8 *)segment->words)[bounded(index, PC_SEGMENT_BYTES - 1)];
+	return *(u32 *)((u8 *)segment->words + bounded(state + 4 * column, PC_SEGMENT_BYTES - 4));
 }
 
 static __always_inline u64 mount_of(struct vfsmount *mnt)
@@ -236,28 +237,34 @@ struct matching {
 	struct pc_segment *segment;
 };
 
-/* The 256 byte classes of a set. They begin at a multiple of PC_SET_ALIGN, so a mask keeps all of them inside the segment. */
-static __always_inline const u8 *classes_at(struct pc_segment *segment, u32 offset)
+/* The byte classes of a set. They begin at a multiple of PC_SET_ALIGN, so a mask keeps all of them inside the segment. */
+static __always_inline const u16 *classes_at(struct pc_segment *segment, u32 offset)
 {
-	return (u8 *)segment->words + bounded(offset, PC_SEGMENT_BYTES - PC_SET_ALIGN);
+	return (u16 *)((u8 *)segment->words + bounded(offset, PC_SEGMENT_BYTES - PC_SET_ALIGN));
+}
+
+/* Where a slash leads. */
+static __always_inline u32 after_slash(struct pc_segment *segment, u32 classes, u32 state)
+{
+	return column_at(segment, state + classes_at(segment, classes)['/'], 0);
 }
 
 /*
- * row[class(byte)], for the lowest byte of a word. Written out because most of a decision is spent here: offsets become addresses
- * in their own registers, where clang copies the base first.
+ * row[class(byte)], for a byte that was shifted left by one, which is its offset in the classes; what else is in the register does
+ * not matter. Written out because most of a decision is spent here: offsets become addresses in their own registers, where clang
+ * copies the base first.
  */
-static __always_inline u64 advance(struct pc_segment *segment, const u8 *classes, u64 state, u64 byte)
+static __always_inline u64 advance(struct pc_segment *segment, const u16 *classes, u64 state, u64 twice)
 {
-	asm volatile("%[byte] &= 0xff\n\t"
-		     "%[byte] += %[classes]\n\t"
-		     "%[byte] = *(u8 *)(%[byte] + 0)\n\t"
-		     "%[state] += %[byte]\n\t"
+	asm volatile("%[twice] &= 0x1fe\n\t"
+		     "%[twice] += %[classes]\n\t"
+		     "%[twice] = *(u16 *)(%[twice] + 0)\n\t"
+		     "%[state] += %[twice]\n\t"
 		     "%[state] &= %[mask]\n\t"
-		     "%[state] <<= 2\n\t"
 		     "%[state] += %[segment]\n\t"
 		     "%[state] = *(u32 *)(%[state] + 0)"
-		     : [byte] "+&r"(byte), [state] "+&r"(state)
-		     : [classes] "r"(classes), [segment] "r"(segment), [mask] "i"(PC_SEGMENT_WORDS - 1)
+		     : [twice] "+&r"(twice), [state] "+&r"(state)
+		     : [classes] "r"(classes), [segment] "r"(segment), [mask] "i"(PC_SEGMENT_BYTES - 4)
 		     : "memory");
 	return state;
 }
@@ -273,7 +280,7 @@ struct walk {
 /* Up to eight bytes of a name. Returns true when the walk has ended. */
 static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct pc_segment *segment, struct walk *w)
 {
-	const u8 *classes = classes_at(segment, s->classes);
+	const u16 *classes = classes_at(segment, s->classes);
 	u64 state = w->state, word;
 	u32 left;
 
@@ -287,7 +294,7 @@ static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct 
 		w->name = c->name;
 		w->left = c->len;
 		w->offset = 0;
-		state = word_at(segment, state + s->slash);
+		state = column_at(segment, state + s->slash, 0);
 		if (!cast)
 			bpf_probe_read_kernel(s->text, bounded(c->len, PC_NAME_MAX), (void *)c->name);
 	}
@@ -298,24 +305,26 @@ static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct 
 	left = w->left;
 
 	/* By halves: asking before each byte whether it is there would be a sixth of the work. */
-#define NEXT_BYTE                                                                                                        \
-	state = advance(segment, classes, state, word);                                                                  \
-	word >>= 8;
+#define FIRST_BYTE state = advance(segment, classes, state, word << 1);
+#define BYTE(n) state = advance(segment, classes, state, word >> (8 * (n) - 1));
 	if (left >= 4) {
-		NEXT_BYTE NEXT_BYTE NEXT_BYTE NEXT_BYTE
+		FIRST_BYTE BYTE(1) BYTE(2) BYTE(3)
 		if (left >= 8) {
-			NEXT_BYTE NEXT_BYTE NEXT_BYTE NEXT_BYTE
+			BYTE(4) BYTE(5) BYTE(6) BYTE(7)
 			goto done;
 		}
+		word >>= 32;
 	}
 	if (left & 2) {
-		NEXT_BYTE NEXT_BYTE
+		FIRST_BYTE BYTE(1)
+		word >>= 16;
 	}
 	if (left & 1) {
-		NEXT_BYTE
+		FIRST_BYTE
 	}
 done:
-#undef NEXT_BYTE
+#undef BYTE
+#undef FIRST_BYTE
 	w->state = state;
 	w->left = left > 8 ? left - 8 : 0;
 	w->offset += 8;
@@ -353,11 +362,11 @@ static __always_inline void match(struct pc_scratch *s, struct pc_segment *segme
 {
 	struct matching m = { .scratch = s, .segment = segment };
 
-	s->slash = byte_at(m.segment, s->classes + '/');
 	if (!s->depth) { /* the root itself */
-		s->state = word_at(m.segment, s->state + s->slash);
+		s->state = after_slash(m.segment, s->classes, s->state);
 		return;
 	}
+	s->slash = classes_at(m.segment, s->classes)['/'];
 	s->name_len = 0;
 	s->at = s->depth;
 	bpf_loop(PC_MAX_DEPTH * ((PC_NAME_MAX + 8) / 8), match_step, &m, 0);
@@ -370,7 +379,7 @@ static long name_step(u32 index, struct matching *m)
 
 	if (offset >= s->name_len)
 		return 1;
-	s->state = advance(m->segment, classes_at(m->segment, s->classes), s->state, s->text[bounded(offset, 0xff)]);
+	s->state = advance(m->segment, classes_at(m->segment, s->classes), s->state, (u64)s->text[bounded(offset, 0xff)] << 1);
 	s->offset = offset + 1;
 	return 0;
 }

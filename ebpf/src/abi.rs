@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything in this module; part of the path of the pins.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Bytes of a segment: the memory that holds compiled policy sets.
 pub const SEGMENT_BYTES: u32 = 4 << 20;
@@ -16,7 +16,7 @@ pub const SEGMENT_WORDS: u32 = SEGMENT_BYTES / 4;
 /// Segments at most.
 pub const MAX_SEGMENTS: u32 = 64;
 /// Sets begin at a multiple of this many bytes.
-pub const SET_ALIGN: u32 = 256;
+pub const SET_ALIGN: u32 = 512;
 
 /// Column of a state's row with the decision id of a path that ends there.
 pub const ROW_DECISION: u32 = 0;

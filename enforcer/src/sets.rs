@@ -123,11 +123,11 @@ mod tests {
     fn gaps_are_aligned_and_within_the_segment() {
         let gap = |taken: &[(u32, u32)], length| gap(taken.iter().copied(), length);
         assert_eq!(gap(&[], 100), Some(0));
-        assert_eq!(gap(&[(0, 100)], 100), Some(256));
-        assert_eq!(gap(&[(0, 100), (512, 600)], 256), Some(256));
-        assert_eq!(gap(&[(0, 100), (512, 600)], 257), Some(768));
+        assert_eq!(gap(&[(0, 100)], 100), Some(512));
+        assert_eq!(gap(&[(0, 100), (1024, 1100)], 512), Some(512));
+        assert_eq!(gap(&[(0, 100), (1024, 1100)], 513), Some(1536));
         assert_eq!(gap(&[], abi::SEGMENT_BYTES), Some(0));
-        assert_eq!(gap(&[(0, 1)], abi::SEGMENT_BYTES - 255), None);
+        assert_eq!(gap(&[(0, 1)], abi::SEGMENT_BYTES - 511), None);
         assert_eq!(gap(&[(0, u32::MAX)], 1), None, "a damaged entry hides its segment");
     }
 }

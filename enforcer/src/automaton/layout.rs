@@ -1,7 +1,7 @@
 //! The words, as `abi.h` has them.
 //!
 //! ```text
-//! word 0            byte classes, 256 bytes
+//! word 0            byte classes, u16[256]
 //!                   u32[sources]            start states of paths
 //!                   u32[sources]            start states of last components, if there are execnames
 //!                   u32[sources][KINDS]     if there are network rules
@@ -10,7 +10,7 @@
 //!                   rows of the automaton
 //! ```
 //!
-//! States are word indexes of rows. Here they count from the start of the set; [`Compiled::relocate`] adds the place in the
+//! States are byte offsets of rows. Here they count from the start of the set; [`Compiled::relocate`] adds the place in the
 //! segment. The byte classes come first so that no table has index 0, which says "absent" in `pc_set`.
 
 use portcullis_ebpf::abi;
@@ -26,7 +26,7 @@ use super::walk::View;
 use super::{Budget, CompileError, Stats, hash, tables};
 
 /// Words of the byte classes.
-const CLASSES_WORDS: usize = 256 / 4;
+pub(super) const CLASSES_WORDS: usize = 256 / 2;
 
 /// A compiled rule set, free of the place where it will be put.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +82,8 @@ impl Compiled {
             segment,
             base,
             classes: self.set.classes + base,
-            sink: self.set.sink + delta,
-            source_start: present(self.set.source_start),
+            sink: self.set.sink + base,
+            source_start: if self.set.source_start == 0 { 0 } else { self.set.source_start + base },
             starts: present(self.set.starts),
             name_starts: present(self.set.name_starts),
             decisions: present(self.set.decisions),
@@ -93,7 +93,7 @@ impl Compiled {
         };
         let mut words = self.words.clone();
         for state in self.state_words() {
-            words[state] += delta;
+            words[state] += base;
         }
         Some((set, bytemuck::cast_slice(&words).to_vec()))
     }
@@ -140,7 +140,10 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
     let capabilities = tables::capabilities(set, candidates);
 
     let mut words = vec![0; CLASSES_WORDS];
-    bytemuck::cast_slice_mut(&mut words).copy_from_slice(&nfa.class_of);
+    let columns: &mut [u16] = bytemuck::cast_slice_mut(&mut words);
+    for (column, &class) in columns.iter_mut().zip(&nfa.class_of) {
+        *column = 4 * u16::from(class);
+    }
     let starts = words.len();
     let name_starts = starts + minimal.path_starts.len();
     let network_at = name_starts + minimal.name_starts.len();
@@ -164,7 +167,7 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
     }
 
     words.reserve_exact(end - words.len());
-    let place = |state: u32| (rows + state as usize * row_words) as u32;
+    let place = |state: u32| 4 * (rows + state as usize * row_words) as u32;
     words.extend(minimal.path_starts.iter().map(|&state| place(state)));
     words.extend(minimal.name_starts.iter().map(|&state| place(state)));
     words.extend(&network);

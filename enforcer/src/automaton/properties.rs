@@ -203,7 +203,7 @@ proptest! {
     }
 
     #[test]
-    fn relocating_changes_nothing(set in rule_set(), exe in exe(), path in path(), place in 0u32..4096) {
+    fn relocating_changes_nothing(set in rule_set(), exe in exe(), path in path(), place in 0u32..2048) {
         let compiled = compiled(&set);
         let (entry, words) = in_segment(&compiled, place * abi::SET_ALIGN);
         agree(&set, exe.as_deref(), &path, |owner, op| View::new(&words, &entry).evaluate(exe.as_deref(), owner, op));
@@ -304,8 +304,8 @@ proptest! {
 fn search(compiled: &Compiled, class: u32, dir: &[u8]) -> (u32, u32) {
     let dir = if dir == b"/" { b"" } else { dir };
     let step = |state: u32, byte: u8| {
-        let classes: &[u8] = bytemuck::cast_slice(&compiled.words);
-        compiled.words[state as usize + usize::from(classes[usize::from(byte)])]
+        let columns: &[u16] = bytemuck::cast_slice(&compiled.words);
+        compiled.words[(state as usize + usize::from(columns[usize::from(byte)])) / 4]
     };
     let start = compiled.words[(compiled.set.starts + class) as usize];
     let dir = dir.iter().fold(start, |state, &byte| step(state, byte));
@@ -314,7 +314,7 @@ fn search(compiled: &Compiled, class: u32, dir: &[u8]) -> (u32, u32) {
     let (mut any, mut all) = (0, 0x3f);
     while let Some((state, after_slash)) = waiting.pop() {
         if !after_slash {
-            let id = compiled.words[state as usize];
+            let id = compiled.words[state as usize / 4];
             let at = (compiled.set.decisions + id * abi::DECISION_WORDS) as usize;
             let decision: abi::Decision = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&compiled.words[at..at + 8]));
             any |= super::summary::blocks(&decision);

@@ -6,9 +6,10 @@
 use portcullis_ebpf::abi;
 use sha2::{Digest, Sha256};
 
+use super::layout::CLASSES_WORDS;
 use super::{Compiled, Stats};
 
-const MAGIC: &[u8; 8] = b"PCSET\x01\0\0";
+const MAGIC: &[u8; 8] = b"PCSET\x02\0\0";
 const CHECKSUM_BYTES: usize = 32;
 const STATS_WORDS: usize = 6;
 /// Everything before the words.
@@ -76,14 +77,14 @@ impl Compiled {
             && (sources as usize) <= words
             && self.row_words > abi::ROW_FIRST_CLASS
             && self.row_words <= 256
-            && self.rows >= 64
+            && self.rows as usize >= CLASSES_WORDS
             && (self.rows as usize) < words
             && (words - self.rows as usize).is_multiple_of(self.row_words as usize);
         if !fixed {
             return false;
         }
         let table = |at: u32, rows: u32, row: u32| {
-            at == 0 || at >= 64 && u64::from(at) + u64::from(rows) * u64::from(row) <= u64::from(self.rows)
+            at == 0 || at as usize >= CLASSES_WORDS && u64::from(at) + u64::from(rows) * u64::from(row) <= u64::from(self.rows)
         };
         let tables = self.set.starts != 0
             && table(self.set.starts, sources, 1)
@@ -95,13 +96,15 @@ impl Compiled {
         if !tables {
             return false;
         }
-        let is_state = |at: u32| at >= self.rows && (at as usize) < words && (at - self.rows).is_multiple_of(self.row_words);
-        let byte_classes: &[u8] = bytemuck::cast_slice(&self.words[..64]);
-        let is_class = |class: &u8| u32::from(*class) >= abi::ROW_FIRST_CLASS && u32::from(*class) < self.row_words;
+        let is_row = |at: u32| at >= self.rows && (at as usize) < words && (at - self.rows).is_multiple_of(self.row_words);
+        let is_state = |offset: u32| offset.is_multiple_of(4) && is_row(offset / 4);
+        let columns: &[u16] = bytemuck::cast_slice(&self.words[..CLASSES_WORDS]);
+        let is_class = |class: u32| class >= abi::ROW_FIRST_CLASS && class < self.row_words;
+        let is_byte = |column: &u16| column.is_multiple_of(4) && is_class(u32::from(*column) / 4);
         // A source automaton's column is a class and a path automaton's a decision: either way an index of a table.
         let limit = self.set.decisions_len.max(sources);
         let is_column = |row: &[u32]| row[0] < limit;
-        byte_classes.iter().all(is_class)
+        columns.iter().all(is_byte)
             && is_state(sink)
             && (self.set.source_start == 0 || is_state(self.set.source_start))
             && self.state_words().all(|index| is_state(self.words[index]))

@@ -46,7 +46,7 @@ impl<'a> View<'a> {
     pub fn source_class(&self, exe: &[u8]) -> u32 {
         match self.set.source_start {
             0 => 0,
-            start => self.word(self.walk(start, exe) + abi::ROW_DECISION),
+            start => self.column(self.walk(start, exe), abi::ROW_DECISION),
         }
     }
 
@@ -59,7 +59,7 @@ impl<'a> View<'a> {
     /// The summary of what is strictly below a directory, for a source class.
     #[must_use]
     pub fn subtree(&self, source: u32, directory: &[u8]) -> u32 {
-        self.word(self.walk(self.word(self.set.starts + source), directory) + abi::ROW_SUBTREE)
+        self.column(self.walk(self.word(self.set.starts + source), directory), abi::ROW_SUBTREE)
     }
 
     /// Both automata speak of an execution, and the smaller rank wins.
@@ -91,14 +91,19 @@ impl<'a> View<'a> {
     }
 
     fn step(&self, state: u32, byte: u8) -> u32 {
-        let classes: &[u8] = bytemuck::cast_slice(self.words);
-        self.word(state + u32::from(classes[self.set.classes as usize + usize::from(byte)]))
+        let columns: &[u16] = bytemuck::cast_slice(self.words);
+        self.column(state + u32::from(columns[self.set.classes as usize / 2 + usize::from(byte)]), 0)
     }
 
     fn decision(&self, state: u32) -> abi::Decision {
-        let id = self.word(state + abi::ROW_DECISION);
+        let id = self.column(state, abi::ROW_DECISION);
         let at = (self.set.decisions + id * abi::DECISION_WORDS) as usize;
         bytemuck::pod_read_unaligned(bytemuck::cast_slice(&self.words[at..at + abi::DECISION_WORDS as usize]))
+    }
+
+    /// A column of a state's row.
+    fn column(&self, state: u32, column: u32) -> u32 {
+        self.word(state / 4 + column)
     }
 
     fn word(&self, index: u32) -> u32 {
