@@ -1,6 +1,6 @@
 //! Runs the decision functions on this host and times them: `bpf/bench.bpf.c`, feature `bench`.
 //!
-//! Nothing is attached or pinned. The maps are this object's own, so a host that enforces is not disturbed.
+//! Nothing is attached or pinned, but by [`stand_in`]. The maps are this object's own, so a host that enforces is not disturbed.
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -13,8 +13,9 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::elf::{Elf, resolve_casts};
 use crate::mmap::Mapping;
-use crate::programs::{Host, Ladder};
-use crate::{Error, abi, sys};
+use crate::pins::Place;
+use crate::programs::{Attach, Host, Ladder, programs};
+use crate::{Error, Kernel, Options, PROGRAMS, abi, sys};
 
 /// The compiled object.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.bpf.o"));
@@ -188,6 +189,32 @@ impl Bench {
         file.read_to_end(&mut Vec::new()).map_err(|e| Error::system("reading the iterator", e))?;
         result(&self.ebpf)
     }
+}
+
+/// Puts in force what of this build a host takes that refuses security programs (kernel lockdown): all maps, and the programs
+/// that trace. Pins stand in for the others, so that doors find a whole build: the time of a door can be taken where nothing
+/// can be enforced. Returns how long the loading took, and how many programs have a stand-in.
+///
+/// # Errors
+/// When something is in force already, which is left alone, or the kernel refuses even this.
+pub fn stand_in() -> Result<(Duration, usize), Error> {
+    let place = Place::system();
+    if !place.builds()?.is_empty() {
+        return Err(Error::Object("something is in force on this host".to_owned()));
+    }
+    let begun = Instant::now();
+    let kernel = Kernel::load_at(place, PROGRAMS, Options::default(), |p| !matches!(p.attach, Attach::Lsm(_)))?;
+    let time = begun.elapsed();
+    let mut builds = kernel.place.builds()?;
+    let directory = kernel.place.build(&builds.pop().ok_or(Error::NotLoaded)?);
+    let program = sys::open_pin(&directory.join("pc_stamp")).map_err(|e| Error::file(&directory, e))?;
+    let absent = programs(&Elf::parse(PROGRAMS.bytes)?)?.into_iter().map(|p| directory.join(p.name)).filter(|pin| !pin.exists());
+    let mut count = 0;
+    for pin in absent {
+        sys::pin(program.as_fd(), &pin).map_err(|e| Error::file(&pin, e))?;
+        count += 1;
+    }
+    Ok((time, count))
 }
 
 fn missing(what: &str) -> Error {

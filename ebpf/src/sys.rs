@@ -18,6 +18,8 @@ mod command {
     pub(super) const MAP_UPDATE_ELEM: i64 = 2;
     pub(super) const MAP_DELETE_ELEM: i64 = 3;
     pub(super) const MAP_GET_NEXT_KEY: i64 = 4;
+    #[cfg(feature = "bench")]
+    pub(super) const OBJ_PIN: i64 = 6;
     pub(super) const OBJ_GET: i64 = 7;
     pub(super) const PROG_TEST_RUN: i64 = 10;
     pub(super) const PROG_GET_FD_BY_ID: i64 = 13;
@@ -285,6 +287,14 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd: 0, flags: 0 };
     bpf_fd(command::OBJ_GET, &mut attr)
+}
+
+/// Pins an object.
+#[cfg(feature = "bench")]
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd: raw(object), flags: 0 };
+    bpf(command::OBJ_PIN, &mut attr).map(drop)
 }
 
 pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {

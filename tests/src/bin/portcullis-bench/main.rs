@@ -47,6 +47,10 @@ struct Args {
     /// Loads and unloads the kernel programs: not for a machine that is in use.
     #[arg(long, value_name = "OPS")]
     guest: Option<std::path::PathBuf>,
+    /// Load what this machine takes of the kernel programs, with stand-ins for the security programs that it refuses, so that
+    /// the hook can be timed. `portcullis unload` ends it.
+    #[arg(long)]
+    stand_in: bool,
     /// Append a JSON line for each number to this file.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
@@ -55,6 +59,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let kept = match &args.guest {
+        None if args.stand_in => stand_in(args.json.as_deref()),
         Some(ops) => {
             Guest::open(args.json.as_deref()).map_err(Failure::from).and_then(|mut report| guest::measure(ops, &mut report))
         }
@@ -68,6 +73,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn stand_in(json: Option<&std::path::Path>) -> Result<bool, Failure> {
+    let (time, absent) = portcullis_ebpf::bench::stand_in()?;
+    Report::open(json)?.stand_in(time, absent);
+    Ok(true)
 }
 
 pub(crate) type Failure = Box<dyn std::error::Error>;

@@ -85,6 +85,12 @@ impl Report {
             "xlated_insns": cost.xlated_insns, "ms": ms}));
     }
 
+    pub(crate) fn stand_in(&mut self, time: Duration, absent: usize) {
+        let ms = time.as_secs_f64() * 1e3;
+        println!("loading all but the {absent} security programs, which this machine refuses: {ms:.1} ms");
+        self.json.write(&json!({"bench": "stand-in", "absent": absent, "ms": ms}));
+    }
+
     pub(crate) fn add(&mut self, what: &'static str, ladder: &'static str, rules: usize, bytes: usize, ns: f64) {
         self.json
             .write(&json!({"bench": "native", "what": what, "ladder": ladder, "rules": rules, "path_bytes": bytes, "ns": ns}));
