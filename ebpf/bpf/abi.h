@@ -174,11 +174,11 @@ struct pc_cgroup {
  * part, under its lock, and reads the second.
  */
 struct pc_adoption {
-	unsigned long long cgroup; /* the top of its cgroups */
+	unsigned long long cgroup; /* the top of its cgroups; 0: only its root directory is noted, no task is labelled */
 	unsigned int slot;
 	unsigned int epoch;
 	unsigned int init; /* its init's thread group: its root directory is the container's */
-	unsigned int rooted;   /* init was met */
+	unsigned int rooted;   /* init was met, and its root noted if the slot had none */
 	unsigned int labelled; /* tasks that got the label in this pass */
 	unsigned int failed;   /* tasks for whose label there was no memory */
 };

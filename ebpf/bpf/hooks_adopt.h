@@ -3,6 +3,9 @@
  * A container that runs already gets its policy, with all its tasks: the ones that the cgroup will label at their next exec are
  * labelled now. Nothing is decided here.
  *
+ * The container's root is noted in a pass of its own before its cgroup is armed: else the first task that executes something would
+ * give it (label()), and in a container that runs that may be one that has called chroot.
+ *
  * The bypass closed: a task that forks while the tasks are visited. Its child inherits the label (task_alloc) unless the parent
  * had none at that moment; then the parent is labelled in this very pass, or was in it. So user space reads the pin again
  * until a pass has labelled nobody: every parent had its label before that pass began.
@@ -60,10 +63,11 @@ int pc_adopt(struct bpf_iter__task *ctx)
 		return 0;
 	root = (u64)task->fs->root.dentry;
 	if ((u32)task->tgid == a->init) {
-		slot->root = root;
+		if (!slot->root)
+			slot->root = root;
 		a->rooted = 1;
 	}
-	if (!lives_below(task, a->cgroup))
+	if (!a->cgroup || !lives_below(task, a->cgroup))
 		return 0;
 	/* The runtime on its way in: as in label(). */
 	if (task->nsproxy->mnt_ns->ns.inum == slot->runtime_mntns || root == slot->runtime_root)

@@ -8,6 +8,7 @@ use portcullis_policy::ContainerFacts;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::place::{PlaceError, ProcessError};
 use crate::plan::{self, Container, Enforce, Plan, Target};
 use crate::policy_dir::{Policies, PolicyDir};
 use crate::slots::{self, FIRST_GENERATION, Tenancy, Tenant};
@@ -223,7 +224,8 @@ pub(crate) fn arm_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, ta
     let tenancy = slots::take(tables, &tenant)?;
     let record = record(plan, target, set, tenancy);
     // The record first: what is armed must be known, and what is known and not armed is told as lost.
-    let armed = state.write_container(&record).and_then(|()| slots::arm(tables, tenancy, &tenant));
+    let rooted = || if target.running { note_root(tables, tenancy, target) } else { Ok(()) };
+    let armed = state.write_container(&record).and_then(|()| rooted()).and_then(|()| slots::arm(tables, tenancy, &tenant));
     if let Err(error) = armed {
         // The error that is told is the first one; the rest is undone as far as it goes. Arming the cgroup was the last step,
         // so an older slot of the same container still has it.
@@ -241,6 +243,15 @@ pub(crate) fn arm_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, ta
         drop(slots::disarm(tables, Tenancy { slot: before.slot, epoch: before.epoch }));
     }
     Ok(Armed { slot: tenancy.slot, set, reused })
+}
+
+/// Where a container that runs has its root, before its first exec under the policy could say so: it may come from a task that
+/// has called chroot.
+fn note_root<T: Tables>(tables: &T, tenancy: Tenancy, target: &Target<'_>) -> Result<(), Error> {
+    let Tenancy { slot, epoch } = tenancy;
+    let init = target.place.pid;
+    let noted = tables.adopt(abi::Adoption { slot, epoch, init, ..abi::Adoption::default() })?;
+    if noted.rooted == 0 { Err(PlaceError::from(ProcessError::Gone { pid: init }).into()) } else { Ok(()) }
 }
 
 /// The set of a plan in the kernel, put there if need be, and what its rule ids mean on record; whether it was there. The

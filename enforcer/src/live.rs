@@ -157,7 +157,16 @@ impl Enforcer {
                 if matches!(self.kernel(), Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded))) {
                     self.load()?;
                 }
-                bring_in(&*self.kernel()?, self.state(), &plan, &target)
+                let refreshed = bring_in(&*self.kernel()?, self.state(), &plan, &target)?;
+                if refreshed == Refreshed::Adopted
+                    && running
+                    && let Err(error) = place.open_root(&Host::default())
+                {
+                    // What the kernel has noted as its root may be another one: better no policy than a wrong one.
+                    drop(self.disarm(&known.facts.id));
+                    return Err(error.into());
+                }
+                Ok(refreshed)
             }
         }
     }

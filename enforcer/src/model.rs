@@ -35,6 +35,7 @@ struct Model {
     unlabelled: RefCell<Vec<u32>>,
     /// Tasks for whose label there is no memory.
     unlabelled_for_ever: Cell<u32>,
+    init_is_gone: Cell<bool>,
 }
 
 impl Model {
@@ -50,6 +51,7 @@ impl Model {
             fail_at: Cell::new(0),
             unlabelled: RefCell::default(),
             unlabelled_for_ever: Cell::new(0),
+            init_is_gone: Cell::new(false),
         }
     }
 
@@ -120,6 +122,10 @@ impl Tables for Model {
     }
     fn adopt(&self, asked: abi::Adoption) -> Result<abi::Adoption, KernelError> {
         self.write()?;
+        if asked.cgroup == 0 {
+            assert!(!self.cgroups.borrow().values().any(|cgroup| cgroup.slot == asked.slot), "the root is noted first");
+            return Ok(abi::Adoption { rooted: u32::from(!self.init_is_gone.get()), ..asked });
+        }
         let labelled = self.unlabelled.borrow_mut().pop().unwrap_or(0);
         self.slots.borrow_mut()[asked.slot as usize].tasks += labelled;
         Ok(abi::Adoption { labelled, rooted: 1, failed: self.unlabelled_for_ever.get(), ..asked })

@@ -283,6 +283,10 @@ fn running_tasks_are_labelled_by_their_cgroup() {
     // A mount namespace and a root that are nobody's: no task here is taken for the runtime.
     let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 4, runtime_mntns: 1, runtime_root: 1, ..Default::default() };
     kernel.write_slot(3, &slot).expect("a slot");
+    let root = abi::Adoption { slot: 3, epoch: 4, init: child.id(), ..Default::default() };
+    let noted = kernel.adopt(root).expect("a pass");
+    assert_eq!((noted.rooted, noted.labelled), (1, 0), "the root alone");
+    assert_ne!(kernel.read_slot(3).expect("slot").root, 0);
     let asked = abi::Adoption { cgroup: cgroup.id(), slot: 3, epoch: 4, init: child.id(), ..Default::default() };
     let first = kernel.adopt(asked).expect("a pass");
     assert_eq!((first.labelled, first.rooted, first.failed), (1, 1, 0));

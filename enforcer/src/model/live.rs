@@ -83,6 +83,14 @@ fn a_running_container_is_adopted_until_a_pass_finds_nobody() {
 }
 
 #[test]
+fn a_container_whose_init_is_gone_is_not_adopted() {
+    let site = site();
+    site.model.init_is_gone.set(true);
+    assert!(matches!(site.bring("a", 1, &site.enforce(one("/a"))), Err(Error::Place(_))));
+    assert!(site.model.cgroups.borrow().is_empty() && site.state.container("a").unwrap().is_none());
+}
+
+#[test]
 fn an_adoption_that_was_not_finished_is_finished_by_the_next_attempt() {
     let site = site();
     let plan = site.enforce(one("/a"));
