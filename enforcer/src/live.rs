@@ -210,6 +210,15 @@ impl Enforcer {
         ids.sort();
         ids.dedup();
         ids.retain(|id| self.gone(id).unwrap_or(false));
+        match self.kernel() {
+            // Also what containers that were switched have left behind.
+            Ok(kernel) => {
+                let _lock = self.state().lock()?;
+                sets::sweep(&*kernel, boottime_seconds())?;
+            }
+            Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => {}
+            Err(error) => return Err(error),
+        }
         Ok(ids)
     }
 }
@@ -257,9 +266,6 @@ fn switch_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, target: &T
     }
     if record != before {
         state.write_container(&record)?;
-    }
-    if !same {
-        sets::retire_unused(tables, boottime_seconds())?;
     }
     Ok(Some(if same { Refreshed::Unchanged } else { Refreshed::Switched }))
 }
