@@ -9,25 +9,13 @@ QEMU_PACKAGES=(qemu-system-x86 qemu-system-common qemu-system-data seabios)
 
 qemu_major() { "$@" --version | sed -n 's/^QEMU emulator version \([0-9]*\).*/\1/p'; }
 
-# private_apt STATE COMMAND...: apt-get with lists of its own.
-private_apt() {
-    local state=$1
-    shift
-    (cd "$state/debs" && apt-get -qq -o Dir::Etc::SourceList="$state/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o Dir::State::Lists="$state/lists" -o Dir::Cache="$state/cache" -o APT::Sandbox::User=root "$@")
-}
-
 unpack_qemu() {
-    local dir=$1 suite=$2 mirror state deb
+    local dir=$1 suite=$2 state deb
     [[ -e "$dir/ready" ]] && return 0
-    mirror="$(mirror_for "$suite")"
     say "unpacking qemu from $suite (once; kept in $dir)"
     rm -rf "$dir"
     state="$dir/apt"
-    mkdir -p "$state"/{lists/partial,cache/archives/partial,debs}
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
-        "$mirror" "${suite%-backports}" "$mirror" "$suite" >"$state/sources.list"
-    private_apt "$state" update
+    new_private_apt "$state" "${suite%-backports}" "$suite"
     private_apt "$state" download -t "$suite" "${QEMU_PACKAGES[@]}"
     for deb in "$state"/debs/*.deb; do dpkg -x "$deb" "$dir"; done
     rm -rf "$state"

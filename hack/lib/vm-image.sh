@@ -3,6 +3,8 @@
 # shellcheck shell=bash
 # shellcheck source=hack/lib/say.sh
 . "$HERE/lib/say.sh"
+# shellcheck source=hack/lib/apt.sh
+. "$HERE/lib/apt.sh"
 
 # The kernels that are tested, each with the Debian release it comes from.
 # Oldest first: 6.1 has no bpf_rdonly_cast, 6.12 is the current long-term kernel, 7.2 the newest that Debian has.
@@ -28,30 +30,6 @@ suite_of() { printf '%s\n' "${SUITES[$1]:-}"; }
 
 require_kernel_name() {
     [[ -n "${1:-}" && -n "${SUITES[$1]:-}" ]] || die "unknown guest '${1:-}': one of ${KERNELS[*]}" 2
-}
-
-# All archive addresses of this machine's own apt configuration, in order, in both of apt's formats.
-apt_uris() {
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-        awk '$1 == "URIs:" { for (i = 2; i <= NF; i++) print $i }
-             $1 == "deb" { sub(/\[[^]]*\] */, ""); print $2 }' |
-        awk '!seen[$0]++'
-}
-
-# The first of them that has SUITE.
-mirror_for() {
-    local suite=$1 uri probe
-    probe="$(mktemp)"
-    for uri in $(apt_uris); do
-        if /usr/lib/apt/apt-helper download-file "${uri%/}/dists/$suite/Release" "$probe" >/dev/null 2>&1 &&
-            grep -q '^Origin: Debian' "$probe"; then
-            rm -f "$probe"
-            printf '%s\n' "${uri%/}"
-            return 0
-        fi
-    done
-    rm -f "$probe"
-    die "no archive in /etc/apt/sources.list* has Debian's '$suite'; add a Debian mirror there"
 }
 
 # debootstrap_tree SUITE TARGET PACKAGES(comma separated)

@@ -1,0 +1,47 @@
+//go:build !nri012
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/containerd/nri/pkg/api"
+)
+
+func (r *runtime) runPod(p *api.PodSandbox) error {
+	return r.nri.RunPodSandbox(ctx, &api.StateChangeEvent{Pod: p})
+}
+
+func (r *runtime) createContainer(p *api.PodSandbox, c *api.Container) (*api.CreateContainerResponse, error) {
+	return r.nri.CreateContainer(ctx, &api.CreateContainerRequest{Pod: p, Container: c})
+}
+
+func (r *runtime) lifeAfterCreation(p *api.PodSandbox, c *api.Container) error {
+	event := func() *api.StateChangeEvent { return &api.StateChangeEvent{Pod: p, Container: c} }
+	if err := r.nri.PostCreateContainer(ctx, event()); err != nil {
+		return fmt.Errorf("PostCreateContainer: %w", err)
+	}
+	if err := r.nri.StartContainer(ctx, event()); err != nil {
+		return fmt.Errorf("StartContainer: %w", err)
+	}
+	if err := r.nri.PostStartContainer(ctx, event()); err != nil {
+		return fmt.Errorf("PostStartContainer: %w", err)
+	}
+	update := &api.UpdateContainerRequest{Pod: p, Container: c, LinuxResources: &api.LinuxResources{}}
+	if _, err := r.nri.UpdateContainer(ctx, update); err != nil {
+		return fmt.Errorf("UpdateContainer: %w", err)
+	}
+	if err := r.nri.PostUpdateContainer(ctx, event()); err != nil {
+		return fmt.Errorf("PostUpdateContainer: %w", err)
+	}
+	if _, err := r.nri.StopContainer(ctx, &api.StopContainerRequest{Pod: p, Container: c}); err != nil {
+		return fmt.Errorf("StopContainer: %w", err)
+	}
+	if err := r.nri.RemoveContainer(ctx, event()); err != nil {
+		return fmt.Errorf("RemoveContainer: %w", err)
+	}
+	if err := r.nri.StopPodSandbox(ctx, &api.StateChangeEvent{Pod: p}); err != nil {
+		return fmt.Errorf("StopPodSandbox: %w", err)
+	}
+	return r.nri.RemovePodSandbox(ctx, &api.StateChangeEvent{Pod: p})
+}
