@@ -8,6 +8,11 @@
 //!   file: audit
 //!   network: audit
 //!   capabilities: audit
+//! controlSocket: /run/portcullis/agent.sock   # by default agent.sock in stateDir
+//! nri:                       # containerd and CRI-O
+//!   enabled: auto            # true and false say whether its absence is worth a warning, or it is not to be used
+//!   sockets: [/var/run/nri/nri.sock]
+//!   hook: /usr/libexec/portcullis/portcullis-hook   # the gate hook that containers get
 //! ```
 //!
 //! Every field may be left out, and so may the file.
@@ -26,7 +31,12 @@ pub const CONFIG_FILE: &str = "/etc/portcullis/config.yaml";
 /// Largest configuration file that is read, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 64 << 10;
 
-const FIELDS: [&str; 7] = [
+/// The one field that is a list.
+const LIST_FIELD: &str = "nri.sockets";
+/// Most sockets that can be named.
+const MAX_SOCKETS: usize = 16;
+
+const FIELDS: [&str; 11] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -34,7 +44,44 @@ const FIELDS: [&str; 7] = [
     "defaultPosture.file",
     "defaultPosture.network",
     "defaultPosture.capabilities",
+    "controlSocket",
+    "nri.enabled",
+    LIST_FIELD,
+    "nri.hook",
 ];
+
+/// Whether to connect to the runtimes' NRI sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NriEnabled {
+    /// When there is one; that there is none is no trouble.
+    #[default]
+    Auto,
+    /// Always; that there is none is told as trouble.
+    Yes,
+    /// Never.
+    No,
+}
+
+/// How containers of containerd and CRI-O come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nri {
+    /// Whether they do.
+    pub enabled: NriEnabled,
+    /// Where runtimes listen.
+    pub sockets: Vec<PathBuf>,
+    /// The program of the gate hook.
+    pub hook: PathBuf,
+}
+
+impl Default for Nri {
+    fn default() -> Nri {
+        Nri {
+            enabled: NriEnabled::default(),
+            sockets: vec![PathBuf::from("/var/run/nri/nri.sock")],
+            hook: PathBuf::from("/usr/libexec/portcullis/portcullis-hook"),
+        }
+    }
+}
 
 /// What happens to a container that cannot be armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +104,10 @@ pub struct Config {
     pub fail_policy: FailPolicy,
     /// The postures where no annotation sets one.
     pub postures: Postures,
+    /// Where the agent answers, if that was said; see [`Config::control_socket`].
+    pub control_socket: Option<PathBuf>,
+    /// containerd and CRI-O.
+    pub nri: Nri,
 }
 
 impl Default for Config {
@@ -66,6 +117,8 @@ impl Default for Config {
             state_dir: PathBuf::from("/run/portcullis"),
             fail_policy: FailPolicy::default(),
             postures: Postures::default(),
+            control_socket: None,
+            nri: Nri::default(),
         }
     }
 }
@@ -99,7 +152,16 @@ impl Config {
         Ok(config)
     }
 
+    /// Where the agent answers.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.control_socket.clone().unwrap_or_else(|| self.state_dir.join("agent.sock"))
+    }
+
     fn set(&mut self, field: &Field) -> Result<(), String> {
+        if (field.name == LIST_FIELD) != field.list.is_some() {
+            return Err(format!("{LIST_FIELD} is a list, like `sockets: [/var/run/nri/nri.sock]`"));
+        }
         let value = field.value.as_str();
         match field.name.as_str() {
             "policyDir" => self.policy_dir = absolute(field)?,
@@ -114,6 +176,18 @@ impl Config {
             "defaultPosture.file" => self.postures.file = posture(field)?,
             "defaultPosture.network" => self.postures.network = posture(field)?,
             "defaultPosture.capabilities" => self.postures.capabilities = posture(field)?,
+            "controlSocket" => self.control_socket = Some(absolute(field)?),
+            "nri.enabled" => {
+                self.nri.enabled = match value {
+                    "auto" => NriEnabled::Auto,
+                    "true" => NriEnabled::Yes,
+                    "false" => NriEnabled::No,
+                    _ => return Err(format!("nri.enabled is `{value}`; write auto, true or false")),
+                }
+            }
+            LIST_FIELD => self.nri.sockets = sockets(field)?,
+            "nri.hook" => self.nri.hook = absolute(field)?,
+            "nri" => return Err("nri is a mapping with enabled, sockets and hook".to_owned()),
             "defaultPosture" => return Err("defaultPosture is a mapping with file, network and capabilities".to_owned()),
             unknown => return Err(format!("there is no field `{unknown}`; known are {}", FIELDS.join(", "))),
         }
@@ -122,8 +196,21 @@ impl Config {
 }
 
 fn absolute(field: &Field) -> Result<PathBuf, String> {
-    let path = PathBuf::from(&field.value);
-    if path.is_absolute() { Ok(path) } else { Err(format!("{} is `{}`; write an absolute path", field.name, field.value)) }
+    absolute_path(&field.name, &field.value)
+}
+
+fn absolute_path(name: &str, value: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() { Ok(path) } else { Err(format!("{name} is `{value}`; write an absolute path")) }
+}
+
+fn sockets(field: &Field) -> Result<Vec<PathBuf>, String> {
+    let values = field.list.as_deref().unwrap_or_default();
+    match values.len() {
+        0 => Err(format!("{LIST_FIELD} is empty; name a socket, or write `enabled: false`")),
+        1..=MAX_SOCKETS => values.iter().map(|value| absolute_path(&field.name, value)).collect(),
+        _ => Err(format!("{LIST_FIELD} has more than {MAX_SOCKETS} sockets; name fewer")),
+    }
 }
 
 fn posture(field: &Field) -> Result<Posture, String> {
@@ -138,21 +225,25 @@ fn posture(field: &Field) -> Result<Posture, String> {
 struct Field {
     name: String,
     value: String,
+    /// The values of a list; then there is no other.
+    list: Option<Vec<String>>,
     at: (usize, usize),
 }
 
 type Wrong = ((usize, usize), String);
 
-/// Flattens mappings of mappings of scalars; anything else is wrong.
+/// Flattens mappings of mappings of scalars; anything else is wrong, but for the one list.
 fn fields(text: &str) -> Result<Vec<Field>, Wrong> {
     let mut fields: Vec<Field> = Vec::new();
     let mut path: Vec<String> = Vec::new();
     let mut key: Option<(String, (usize, usize))> = None;
+    let mut list: Option<Field> = None;
     let mut depth = 0usize;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| (place(*error.marker()), format!("this is not YAML: {}", error.info())))?;
         let at = place(span.start);
         match event {
+            Event::MappingStart(..) if list.is_some() => return Err((at, format!("{LIST_FIELD} is a list of paths"))),
             Event::MappingStart(..) => {
                 depth += 1;
                 match key.take() {
@@ -170,22 +261,35 @@ fn fields(text: &str) -> Result<Vec<Field>, Wrong> {
             Event::Scalar(..) if depth == 0 => {
                 return Err((at, "the file is a mapping of fields, like `failPolicy: enforce`".to_owned()));
             }
-            Event::Scalar(value, ..) => match key.take() {
-                None => key = Some((value.into_owned(), at)),
-                Some((name, _)) => {
-                    let name = path.iter().map(String::as_str).chain([name.as_str()]).collect::<Vec<_>>().join(".");
-                    if fields.iter().any(|field| field.name == name) {
-                        return Err((at, format!("{name} is there twice; remove one")));
-                    }
-                    fields.push(Field { name, value: value.into_owned(), at });
+            Event::Scalar(value, ..) => match (&mut list, key.take()) {
+                (Some(list), _) => list.list.get_or_insert_default().push(value.into_owned()),
+                (None, None) => key = Some((value.into_owned(), at)),
+                (None, Some((name, _))) => {
+                    let name = full_name(&fields, &path, &name).map_err(|message| (at, message))?;
+                    fields.push(Field { name, value: value.into_owned(), list: None, at });
                 }
             },
-            Event::SequenceStart(..) => return Err((at, "no field is a list".to_owned())),
+            Event::SequenceStart(..) => {
+                let name = key.take().map(|(name, _)| full_name(&fields, &path, &name)).transpose();
+                match name.map_err(|message| (at, message))? {
+                    Some(name) if name == LIST_FIELD && list.is_none() => {
+                        list = Some(Field { name, value: String::new(), list: Some(Vec::new()), at });
+                    }
+                    _ => return Err((at, format!("no field but {LIST_FIELD} is a list"))),
+                }
+            }
+            Event::SequenceEnd => fields.extend(list.take()),
             Event::Alias(_) => return Err((at, "aliases are not supported here; write the value".to_owned())),
             _ => {}
         }
     }
     Ok(fields)
+}
+
+/// A field by all the names that lead to it. None may be there twice.
+fn full_name(fields: &[Field], path: &[String], name: &str) -> Result<String, String> {
+    let name = path.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
+    if fields.iter().any(|field| field.name == name) { Err(format!("{name} is there twice; remove one")) } else { Ok(name) }
 }
 
 fn place(marker: Marker) -> (usize, usize) {
@@ -211,9 +315,20 @@ mod tests {
     fn every_field_is_read() {
         let text = "policyDir: /p\nstateDir: /s\nfailPolicy: permit\ndefaultPosture:\n  file: block\n  network: block\n  capabilities: audit\n";
         let config = parse(text).unwrap();
+        assert_eq!(config.control_socket(), PathBuf::from("/s/agent.sock"));
         assert_eq!((config.policy_dir, config.state_dir), (PathBuf::from("/p"), PathBuf::from("/s")));
         assert_eq!(config.fail_policy, FailPolicy::Permit);
         assert_eq!(config.postures, Postures { file: Posture::Block, network: Posture::Block, capabilities: Posture::Audit });
+    }
+
+    #[test]
+    fn runtimes_are_named() {
+        let text = "controlSocket: /c\nnri:\n  enabled: true\n  sockets:\n  - /run/a\n  - /run/b\n  hook: /h\n";
+        let config = parse(text).unwrap();
+        assert_eq!(config.control_socket(), PathBuf::from("/c"));
+        assert_eq!((config.nri.enabled, config.nri.hook), (NriEnabled::Yes, PathBuf::from("/h")));
+        assert_eq!(config.nri.sockets, [PathBuf::from("/run/a"), PathBuf::from("/run/b")]);
+        assert_eq!(Config::default().nri.sockets, [PathBuf::from("/var/run/nri/nri.sock")]);
     }
 
     #[test]
@@ -222,7 +337,15 @@ mod tests {
             ("policyDir: here", "config.yaml:1:12: policyDir is `here`; write an absolute path"),
             ("\nfailPolicy: maybe", "config.yaml:2:13: failPolicy is `maybe`; write enforce or permit"),
             ("defaultPosture:\n  files: audit", "config.yaml:2:10: there is no field `defaultPosture.files`"),
-            ("failPolicy: [a]", "config.yaml:1:13: no field is a list"),
+            ("failPolicy: [a]", "config.yaml:1:13: no field but nri.sockets is a list"),
+            ("nri:\n  sockets: [a]", "config.yaml:2:12: nri.sockets is `a`; write an absolute path"),
+            ("nri:\n  sockets: /run/a", "config.yaml:2:12: nri.sockets is a list, like"),
+            ("nri:\n  sockets: []", "config.yaml:2:12: nri.sockets is empty"),
+            ("nri:\n  sockets: [[/a]]", "config.yaml:2:13: no field but nri.sockets is a list"),
+            ("nri:\n  sockets: [{a: b}]", "config.yaml:2:13: nri.sockets is a list of paths"),
+            ("nri:\n  sockets: [/a]\n  sockets: [/b]", "config.yaml:3:12: nri.sockets is there twice"),
+            ("nri:\n  enabled: perhaps", "config.yaml:2:12: nri.enabled is `perhaps`; write auto, true or false"),
+            ("nri: on", "config.yaml:1:6: nri is a mapping"),
             ("failPolicy: permit\nfailPolicy: permit", "config.yaml:2:13: failPolicy is there twice"),
             ("hello", "config.yaml:1:1: the file is a mapping"),
             ("a: {b: [", "config.yaml:1:8"),
