@@ -17,6 +17,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the agent: live policy updates, containerd and CRI-O, alerts for many readers.
+    Agent,
     /// Load the kernel programs, or upgrade them without a gap.
     Load {
         /// Also when this build is in force: attach it once more, then take the old one out.
@@ -46,11 +48,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Check, explain and test policies. Needs no kernel.
+    /// List the policies in force; check, explain and test policies.
     #[command(subcommand)]
     Policy(Policy),
     /// Follow denials and audited operations as JSON lines.
     Events(Events),
+    /// Add the gate hook to an OCI runtime configuration: from standard input to standard output.
+    OciSpecWithGate,
     /// Print shell completions.
     Completions {
         /// For this shell.
@@ -62,6 +66,11 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
+    /// The policies in force, and how many containers each selects.
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
     /// Say what is wrong with policies, and what becomes of each rule.
     Check {
         /// Files or directories.

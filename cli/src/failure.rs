@@ -9,6 +9,18 @@ pub(crate) enum Failure {
     Kernel(#[from] portcullis_ebpf::Error),
     #[error("{0}")]
     Enforcer(#[from] portcullis_enforcer::Error),
+    #[error("{0}")]
+    Agent(#[from] portcullis_agent::Error),
+    #[error("{0}")]
+    Client(#[from] portcullis_agent::control::ClientError),
+    #[error(
+        "an agent is running, as process {pid}, and would be without its kernel programs; stop it first: systemctl stop portcullis"
+    )]
+    AgentRuns { pid: u32 },
+    #[error(
+        "standard input is no OCI runtime configuration ({reason}); pipe one into this, like: ctr oci spec | portcullis oci-spec-with-gate"
+    )]
+    NoSpec { reason: String },
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: std::io::Error },
     #[error("more than {limit} policy files; name fewer")]

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use portcullis_agent::control::{AgentStatus, Call};
 use portcullis_ebpf::{Kernel, Options};
 use portcullis_enforcer::{Config, Enforcer};
 
 use crate::failure::Failure;
-use crate::{Answer, output};
+use crate::{Answer, agent, output};
 
 pub(crate) fn load(anew: bool) -> Result<Answer, Failure> {
     let kernel = Kernel::load(Options { anew, ..Options::default() })?;
@@ -20,7 +21,12 @@ pub(crate) fn load(anew: bool) -> Result<Answer, Failure> {
 }
 
 pub(crate) fn unload(config: Option<&Path>, force: bool) -> Result<Answer, Failure> {
-    let enforcer = Enforcer::open(Config::read(config)?)?;
+    let config = Config::read(config)?;
+    // It would go on reading alerts from programs that are gone.
+    if let Some(AgentStatus { pid, .. }) = agent::ask(&config, Call::Status)? {
+        return Err(Failure::AgentRuns { pid });
+    }
+    let enforcer = Enforcer::open(config)?;
     let armed = enforcer.list()?;
     if !force && !armed.is_empty() {
         return Err(Failure::StillArmed { count: armed.len() });

@@ -1,15 +1,18 @@
 //! `portcullis`: the one binary that people type. It shows and asks; what is enforced, other crates decide.
 
+mod agent;
+mod agent_status;
 mod args;
 mod doctor;
-mod event_line;
 mod events;
 mod failure;
 mod load;
+mod oci_spec;
 mod output;
 mod policy_check;
 mod policy_explain;
 mod policy_files;
+mod policy_list;
 mod policy_test;
 mod status;
 mod who;
@@ -29,8 +32,8 @@ enum Answer {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    let done = if agent::is_started_by_runtime() { agent::agent(None, true) } else { run(Cli::parse()) };
+    match done {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         // Whoever reads has seen enough: `portcullis events | head`.
@@ -45,15 +48,18 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Answer, Failure> {
     let config = cli.config.as_deref();
     match cli.command {
+        Command::Agent => agent::agent(config, false),
         Command::Load { anew } => load::load(anew),
         Command::Unload { force } => load::unload(config, force),
         Command::Status { format } => status::status(config, format.output),
         Command::Doctor { format } => doctor::doctor(format.output),
         Command::Who { container, format } => who::who(config, &container, format.output),
         Command::Policy(Policy::Check { paths, lenient, format }) => policy_check::check(&paths, lenient, format.output),
+        Command::Policy(Policy::List { format }) => policy_list::list(config, format.output),
         Command::Policy(Policy::Explain(explain)) => policy_explain::explain(config, &explain),
         Command::Policy(Policy::Test { paths, format }) => policy_test::test(&paths, format.output),
         Command::Events(events) => events::follow(config, &events),
+        Command::OciSpecWithGate => oci_spec::with_gate(config),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut std::io::stdout());
             Ok(Answer::Yes)

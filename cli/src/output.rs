@@ -36,6 +36,12 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure
     clean.iter().try_for_each(|row| print(row.iter().map(String::as_str).collect()))
 }
 
+/// The line about something wrong with a policy file, and what is in force in its stead.
+pub(crate) fn refused(message: &str, kept: &[String]) -> String {
+    let kept = if kept.is_empty() { String::new() } else { format!("; still in force: {}", kept.join(", ")) };
+    format!("REFUSED {}{}", printable(message), printable(&kept))
+}
+
 /// `text` with control characters written out.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
+use portcullis_agent::control::{AgentStatus, Call};
 use portcullis_ebpf::Kernel;
 use portcullis_enforcer::{ArmedContainer, Config, Enforcer, Problem, Status, Unprotected};
 use serde::Serialize;
 
 use crate::args::Output;
 use crate::failure::Failure;
-use crate::{Answer, output};
+use crate::{Answer, agent, agent_status, output};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
     loaded: bool,
+    /// Nothing if there is none, or it does not answer.
+    agent: Option<AgentStatus>,
     kernel: Option<InKernel>,
     policies: usize,
     problems: Vec<RefusedFile>,
@@ -47,10 +50,12 @@ struct RefusedFile {
 
 pub(crate) fn status(config: Option<&Path>, format: Output) -> Result<Answer, Failure> {
     let enforcer = Enforcer::open(Config::read(config)?)?;
+    let (agent, agent_is_silent) = agent::ask_or_tell(enforcer.config(), Call::Status);
     let kernel = in_kernel()?;
     let policies = enforcer.policies()?;
     let report = Report {
         loaded: kernel.is_some(),
+        agent,
         kernel,
         policies: policies.policies.len(),
         problems: policies.problems.iter().map(refused).collect(),
@@ -64,6 +69,8 @@ pub(crate) fn status(config: Option<&Path>, format: Output) -> Result<Answer, Fa
     let well = report.loaded
         && report.problems.is_empty()
         && report.unprotected.is_empty()
+        && !agent_is_silent
+        && report.agent.as_ref().is_none_or(agent_status::is_well)
         && report.containers.iter().all(|container| container.status != Status::Lost);
     Ok(if well { Answer::Yes } else { Answer::No })
 }
@@ -116,8 +123,10 @@ fn show(report: &Report) -> Result<(), Failure> {
     }
     output::line(&format!("{} {}", report.policies, if report.policies == 1 { "policy" } else { "policies" }))?;
     for problem in &report.problems {
-        let kept = if problem.kept.is_empty() { String::new() } else { format!("; still in force: {}", problem.kept.join(", ")) };
-        output::line(&format!("REFUSED {}{}", output::printable(&problem.message), output::printable(&kept)))?;
+        output::line(&output::refused(&problem.message, &problem.kept))?;
+    }
+    if let Some(agent) = &report.agent {
+        agent_status::show(agent)?;
     }
     for container in &report.unprotected {
         let (name, reason) = (output::printable(&container.name), output::printable(&container.reason));

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use portcullis_agent::alerts::line::means;
+use portcullis_agent::control::{Call, Trouble, Who};
 use portcullis_enforcer::{ArmedContainer, Config, Enforcer, Status};
 use portcullis_policy::meaning::RuleSet;
 use portcullis_policy::report::summary;
@@ -9,20 +11,12 @@ use serde::Serialize;
 
 use crate::args::Output;
 use crate::failure::Failure;
-use crate::{Answer, output};
+use crate::{Answer, agent, output};
 
 /// An armed container and its rules.
 pub(crate) struct Known {
     pub(crate) container: ArmedContainer,
     pub(crate) set: RuleSet,
-}
-
-/// Fewest characters of an id that stand for it.
-const MIN_PREFIX: usize = 3;
-
-/// Whether `name` means the container: by its name, its id, or the beginning of its id.
-pub(crate) fn means(name: &str, id: &str, container_name: &str) -> bool {
-    container_name == name || id == name || (name.len() >= MIN_PREFIX && id.starts_with(name))
 }
 
 /// The armed container that is called so.
@@ -43,6 +37,8 @@ struct Shown<'a> {
     #[serde(flatten)]
     container: &'a ArmedContainer,
     rules: Vec<ShownRule>,
+    /// Why the agent could not bring it to the present policies.
+    trouble: Option<&'a Trouble>,
 }
 
 #[derive(Serialize)]
@@ -54,7 +50,15 @@ struct ShownRule {
 }
 
 pub(crate) fn who(config: Option<&Path>, name: &str, format: Output) -> Result<Answer, Failure> {
-    let known = find(Config::read(config)?, name)?;
+    let config = Config::read(config)?;
+    let known = match find(config.clone(), name) {
+        Err(Failure::NoSuchContainer(_)) => return untouched(config, name, format),
+        found => found?,
+    };
+    let id = known.container.record.id.clone();
+    let (agents, _): (Option<Who>, _) = agent::ask_or_tell(&config, Call::Who { container: id });
+    let trouble = agents.and_then(|who| who.trouble);
+    let trouble = trouble.as_ref();
     let rules: Vec<ShownRule> = known
         .set
         .rules
@@ -67,13 +71,36 @@ pub(crate) fn who(config: Option<&Path>, name: &str, format: Output) -> Result<A
         })
         .collect();
     match format {
-        Output::Json => output::json(&Shown { container: &known.container, rules })?,
-        Output::Table => show(&known.container, &rules)?,
+        Output::Json => output::json(&Shown { container: &known.container, rules, trouble })?,
+        Output::Table => show(&known.container, &rules, trouble)?,
     }
     Ok(Answer::Yes)
 }
 
-fn show(container: &ArmedContainer, rules: &[ShownRule]) -> Result<(), Failure> {
+/// A container that is known and for which no policy is.
+fn untouched(config: Config, name: &str, format: Output) -> Result<Answer, Failure> {
+    let mut found = Enforcer::open(config)?.state().all_known()?;
+    found.retain(|known| means(name, &known.facts.id, &known.facts.name));
+    if found.len() > 1 {
+        return Err(Failure::Ambiguous { prefix: name.to_owned(), count: found.len() });
+    }
+    let known = found.pop().ok_or_else(|| Failure::NoSuchContainer(name.to_owned()))?;
+    match format {
+        Output::Json => output::json(&known)?,
+        Output::Table => {
+            let facts = &known.facts;
+            output::line(&format!("{}  {}", output::printable(&facts.name), facts.id))?;
+            output::line(&format!("  image     {}", output::printable(&facts.image)))?;
+            output::line("  state     not armed: no policy is for it")?;
+            for (key, value) in &facts.labels {
+                output::line(&format!("  label     {}", output::printable(&format!("{key}={value}"))))?;
+            }
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+fn show(container: &ArmedContainer, rules: &[ShownRule], trouble: Option<&Trouble>) -> Result<(), Failure> {
     let record = &container.record;
     let state = match container.status {
         Status::Armed if record.audited => "armed, audited only: nothing is denied",
@@ -84,8 +111,12 @@ fn show(container: &ArmedContainer, rules: &[ShownRule]) -> Result<(), Failure> 
     output::line(&format!("{}  {}", output::printable(&record.name), record.id))?;
     output::line(&format!("  image     {}", output::printable(&record.image)))?;
     output::line(&format!("  state     {state}"))?;
+    if let Some(trouble) = trouble {
+        output::line(&format!("  NOT UP TO DATE: {}", output::printable(&trouble.error)))?;
+    }
     output::line(&format!("  tasks     {}", container.tasks))?;
-    output::line(&format!("  policies  {}", output::printable(&record.policies.join(", "))))?;
+    let policies = if record.policies.is_empty() { "none any more".to_owned() } else { record.policies.join(", ") };
+    output::line(&format!("  policies  {} (generation {})", output::printable(&policies), record.generation))?;
     if record.unenforced > 0 {
         output::line(&format!("  {} things that they say are not enforced: portcullis policy check", record.unenforced))?;
     }

@@ -2,23 +2,30 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_ebpf::abi::op;
 use portcullis_ebpf::{Event, abi};
-use portcullis_enforcer::{ContainerRecord, StateDir};
+use portcullis_enforcer::{ContainerRecord, Error, StateDir};
 use portcullis_policy::capability::Capability;
 use portcullis_policy::meaning::{Action, Rule, RuleSet};
 use serde::Serialize;
 
-use crate::failure::Failure;
-
 /// Name and version of the schema.
-const SCHEMA: &str = "portcullis.alert/1";
+pub const SCHEMA: &str = "portcullis.alert/1";
+/// Fewest characters of an id that stand for it.
+const MIN_PREFIX: usize = 3;
 
+/// Whether `name` means a container: by its name, its id, or the beginning of its id.
+#[must_use]
+pub fn means(name: &str, id: &str, container_name: &str) -> bool {
+    container_name == name || id == name || (name.len() >= MIN_PREFIX && id.starts_with(name))
+}
+
+/// An alert, named.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Line {
+pub struct Line {
     schema: &'static str,
     time: String,
     cpu: u32,
@@ -41,7 +48,8 @@ pub(crate) struct Line {
     /// Name of the policy whose rule decided, or `DefaultPosture`.
     policy: String,
     rule: Option<RuleLine>,
-    pub(crate) container: Option<ContainerLine>,
+    /// Whose process it was, if that is on record.
+    pub container: Option<ContainerLine>,
     /// Goes up each time the container's policies are switched.
     generation: u32,
     process: ProcessLine,
@@ -62,10 +70,13 @@ struct RuleLine {
     message: String,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct ContainerLine {
-    pub(crate) id: String,
-    pub(crate) name: String,
+/// The container of an alert.
+#[derive(Debug, Clone, Serialize)]
+pub struct ContainerLine {
+    /// The engine's id of it.
+    pub id: String,
+    /// Its name.
+    pub name: String,
     image: String,
     namespace: String,
 }
@@ -81,37 +92,100 @@ struct ProcessLine {
 }
 
 /// Containers and rules by the numbers of the kernel.
-pub(crate) struct Names {
+pub struct Names {
     state: StateDir,
-    known: HashMap<(u32, u32), Arc<(ContainerRecord, RuleSet)>>,
+    known: HashMap<Tenant, Arc<Named>>,
+    unknown: HashMap<Tenant, Instant>,
+    sets: HashMap<String, Arc<RuleSet>>,
+}
+
+/// Slot, epoch and generation: one policy of one container.
+type Tenant = (u32, u32, u32);
+
+/// A container, and its rules in one generation of its policy.
+struct Named {
+    container: ContainerLine,
+    rules: Arc<RuleSet>,
 }
 
 /// Most containers that are remembered; then all are looked up anew.
-const MAX_KNOWN: usize = 16_384;
+const MAX_KNOWN: usize = 4096;
+/// Most rule sets that are remembered, likewise. Containers with the same rules share one.
+const MAX_SETS: usize = 64;
+/// A switch is told by the kernel before it is on record, by as long as it takes to write a file.
+const RECORD_PATIENCE: Duration = Duration::from_millis(5);
+const RECORD_LOOKS: usize = 20;
+/// How long a container that nobody knows is not asked for again: a look goes through all records.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 
 impl Names {
-    pub(crate) fn new(state: StateDir) -> Names {
-        Names { state, known: HashMap::new() }
+    /// By the records of a state directory.
+    #[must_use]
+    pub fn new(state: StateDir) -> Names {
+        Names { state, known: HashMap::new(), unknown: HashMap::new(), sets: HashMap::new() }
     }
 
-    fn of(&mut self, slot: u32, epoch: u32) -> Result<Option<Arc<(ContainerRecord, RuleSet)>>, Failure> {
-        if let Some(known) = self.known.get(&(slot, epoch)) {
+    fn of(&mut self, tenant: Tenant) -> Result<Option<Arc<Named>>, Error> {
+        if let Some(known) = self.known.get(&tenant) {
             return Ok(Some(Arc::clone(known)));
         }
-        let Some(record) = self.state.tenant(slot, epoch)? else { return Ok(None) };
-        let set = self.state.rules_of(&record)?.unwrap_or_default();
-        if self.known.len() >= MAX_KNOWN {
-            self.known.clear();
+        if self.unknown.get(&tenant).is_some_and(|since| since.elapsed() < UNKNOWN_FOR) {
+            return Ok(None);
         }
-        let known = Arc::new((record, set));
-        self.known.insert((slot, epoch), Arc::clone(&known));
-        Ok(Some(known))
+        let found = self.look_up(tenant)?;
+        if self.known.len() + self.unknown.len() >= MAX_KNOWN {
+            self.known.clear();
+            self.unknown.clear();
+        }
+        match &found {
+            Some(named) => drop(self.known.insert(tenant, Arc::clone(named))),
+            None => drop(self.unknown.insert(tenant, Instant::now())),
+        }
+        Ok(found)
     }
 
-    pub(crate) fn line(&mut self, event: &Event, time: SystemTime) -> Result<Line, Failure> {
+    fn look_up(&mut self, (slot, epoch, generation): Tenant) -> Result<Option<Arc<Named>>, Error> {
+        let Some(mut record) = self.state.tenant(slot, epoch)? else { return Ok(None) };
+        for _ in 0..RECORD_LOOKS {
+            if generation <= record.generation {
+                break;
+            }
+            std::thread::sleep(RECORD_PATIENCE);
+            match self.state.tenant(slot, epoch)? {
+                Some(newer) => record = newer,
+                None => break,
+            }
+        }
+        let rules = self.rules(&record, generation)?;
+        Ok(Some(Arc::new(Named { container: ContainerLine::of(&record), rules })))
+    }
+
+    /// The rules of a generation; none if nobody knows them any more, rather than another generation's.
+    fn rules(&mut self, record: &ContainerRecord, generation: u32) -> Result<Arc<RuleSet>, Error> {
+        let recorded = record.generation == generation || record.earlier.iter().any(|earlier| earlier.generation == generation);
+        if !recorded {
+            return Ok(Arc::default());
+        }
+        let hash = record.hash_in(generation);
+        if let Some(rules) = self.sets.get(hash) {
+            return Ok(Arc::clone(rules));
+        }
+        let rules = Arc::new(self.state.rules_in(record, generation)?.unwrap_or_default());
+        if self.sets.len() >= MAX_SETS {
+            self.sets.clear();
+        }
+        self.sets.insert(hash.to_owned(), Arc::clone(&rules));
+        Ok(rules)
+    }
+
+    /// The line of an alert that was raised at a time.
+    ///
+    /// # Errors
+    /// If the records that name it cannot be read. An alert that no record names has a line all the same.
+    pub fn line(&mut self, event: &Event, time: SystemTime) -> Result<Line, Error> {
         let header = &event.header;
-        let known = self.of(header.slot, header.epoch)?;
-        let rule = known.as_ref().and_then(|known| known.1.rules.get(header.rule as usize));
+        let known = self.of((header.slot, header.epoch, header.generation))?;
+        let rule = known.as_ref().and_then(|known| known.rules.rules.get(header.rule as usize));
         let (operation, class) = operation(header.op);
         let reason = reason(header.rule);
         let policy = match (rule, reason) {
@@ -133,7 +207,7 @@ impl Names {
             reason,
             policy,
             rule: rule.map(|rule| RuleLine::of(rule)),
-            container: known.as_ref().map(|known| ContainerLine::of(&known.0)),
+            container: known.as_ref().map(|known| known.container.clone()),
             generation: header.generation,
             process: ProcessLine {
                 pid: header.tgid,
@@ -166,8 +240,8 @@ impl RuleLine {
 
 impl ContainerLine {
     fn of(record: &ContainerRecord) -> ContainerLine {
-        let ContainerRecord { id, name, image, namespace, .. } = record.clone();
-        ContainerLine { id, name, image, namespace }
+        let ContainerRecord { id, name, image, namespace, .. } = record;
+        ContainerLine { id: id.clone(), name: name.clone(), image: image.clone(), namespace: namespace.clone() }
     }
 }
 

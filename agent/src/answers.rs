@@ -1,0 +1,156 @@
+//! What the agent answers on its control socket.
+
+use std::sync::Arc;
+
+use portcullis_enforcer::{Known, Policies};
+use portcullis_nri_plugin::ConnectionStatus;
+use portcullis_policy::select::applies;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::alerts::Alerts;
+use crate::alerts::fanout::Subscription;
+use crate::alerts::line::means;
+use crate::control::{
+    AgentStatus, AlertsStatus, Answers, Call, ContainersStatus, NriStatus, PoliciesStatus, PolicyProblem, PolicyRow, PolicyTable,
+    Refusal, RefusalKind, Who,
+};
+use crate::node::Node;
+use crate::reconcile::{Book, Inbox, Task};
+
+/// Tells how a connection stands.
+pub(crate) type ConnectionTeller = Box<dyn Fn() -> ConnectionStatus + Send + Sync>;
+
+/// All that there is to tell of.
+pub(crate) struct Desk<N> {
+    pub(crate) node: Arc<N>,
+    pub(crate) inbox: Inbox,
+    pub(crate) book: Book,
+    pub(crate) alerts: Alerts,
+    pub(crate) connections: Vec<ConnectionTeller>,
+    pub(crate) nri_required: bool,
+    /// In seconds since 1970.
+    pub(crate) started_at: u64,
+}
+
+impl<N: Node> Answers for Desk<N> {
+    fn answer(&self, call: Call) -> Result<serde_json::Value, Refusal> {
+        match call {
+            Call::Status => json(&self.status()?),
+            Call::Who { container } => json(&self.who(&container)?),
+            Call::Policies => json(&self.policies()?),
+            Call::Reload => json(&self.reload()?),
+            Call::Events { .. } => Err(Refusal::new(RefusalKind::Failed, "events are not answered in one line")),
+        }
+    }
+
+    fn subscribe(&self) -> Subscription {
+        self.alerts.fanout.subscribe()
+    }
+}
+
+impl<N: Node> Desk<N> {
+    fn status(&self) -> Result<AgentStatus, Refusal> {
+        let page = self.book.page();
+        let counters = self.alerts.fanout.counters();
+        Ok(AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            policies: PoliciesStatus {
+                generation: page.generation,
+                read_at: page.read_at,
+                count: page.policies,
+                problems: page.problems,
+                unreadable: page.unreadable,
+            },
+            containers: ContainersStatus {
+                known: self.known()?.len(),
+                leaving: page.leaving,
+                troubles: page.troubles.into_values().collect(),
+            },
+            nri: NriStatus {
+                required: self.nri_required,
+                connections: self.connections.iter().map(|connection| connection()).collect(),
+            },
+            alerts: AlertsStatus {
+                alerts: counters.alerts,
+                readers: counters.readers,
+                waiting: counters.waiting,
+                trouble: self.alerts.trouble(),
+            },
+        })
+    }
+
+    fn who(&self, name: &str) -> Result<Who, Refusal> {
+        let mut found = self.known()?;
+        found.retain(|known| means(name, &known.facts.id, &known.facts.name));
+        let count = found.len();
+        let not_found = |message| Refusal::new(RefusalKind::NotFound, message);
+        let known = match (found.pop(), count) {
+            (Some(known), 1) => known,
+            (None, _) => return Err(not_found(format!("no container is called `{name}`; `portcullis status` lists them"))),
+            _ => return Err(not_found(format!("`{name}` could be {count} containers; give more of its id"))),
+        };
+        let policies = self.node.policies().map_err(failed)?;
+        let mut selected: Vec<String> =
+            policies.policies.iter().filter(|policy| applies(policy, &known.facts).is_ok()).map(|policy| policy.id()).collect();
+        selected.sort();
+        let trouble = self.book.page().troubles.remove(&known.facts.id);
+        Ok(Who { known, policies: selected, trouble })
+    }
+
+    fn policies(&self) -> Result<PolicyTable, Refusal> {
+        let policies = self.node.policies().map_err(failed)?;
+        Ok(policy_table(&policies, &self.known()?, Some(self.book.page().generation)))
+    }
+
+    fn reload(&self) -> Result<crate::control::Outcome, Refusal> {
+        let (send, outcome) = oneshot::channel();
+        self.inbox.send(Task::Reload(Some(send)));
+        match outcome.blocking_recv() {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(error)) => Err(Refusal::new(RefusalKind::Failed, error)),
+            Err(_) => Err(Refusal::new(RefusalKind::Failed, "the agent is stopping")),
+        }
+    }
+
+    fn known(&self) -> Result<Vec<Known>, Refusal> {
+        self.node.known().map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(RefusalKind::Failed, error.to_string())
+}
+
+fn json(answer: &impl Serialize) -> Result<serde_json::Value, Refusal> {
+    serde_json::to_value(answer).map_err(failed)
+}
+
+/// The policies in force, and how many of the known containers each selects.
+#[must_use]
+pub fn policy_table(policies: &Policies, known: &[Known], generation: Option<u64>) -> PolicyTable {
+    let kept = |id: &String| policies.problems.iter().any(|problem| problem.kept.contains(id));
+    let row = |policy: &portcullis_policy::Policy| {
+        let id = policy.id();
+        let origin = policy.rules.first().map(|rule| &rule.origin).or(policy.unenforced.first().map(|other| &other.origin));
+        PolicyRow {
+            file: origin.map(|origin| origin.file.to_path_buf()).unwrap_or_default(),
+            line: origin.map_or(0, |origin| origin.line),
+            rules: policy.rules.len(),
+            unenforced: policy.unenforced.len(),
+            containers: known.iter().filter(|known| applies(policy, &known.facts).is_ok()).count(),
+            kept: kept(&id),
+            id,
+        }
+    };
+    let problem = |problem: &portcullis_enforcer::Problem| PolicyProblem {
+        file: problem.file.clone(),
+        message: problem.message.clone(),
+        kept: problem.kept.clone(),
+    };
+    let mut rows: Vec<PolicyRow> = policies.policies.iter().map(row).collect();
+    rows.sort_by(|a, b| (&a.id, &a.file, a.line).cmp(&(&b.id, &b.file, b.line)));
+    PolicyTable { generation, policies: rows, problems: policies.problems.iter().map(problem).collect() }
+}

@@ -1,0 +1,224 @@
+//! The answering end.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::{Body, Call, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES, Refusal, RefusalKind, Reply, Request, VERSION};
+use crate::Error;
+use crate::alerts::fanout::{Next, Subscription};
+use crate::alerts::line::{SCHEMA, means};
+
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 32;
+/// How long a whole request may take to come, and how long a connection may be idle.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take to be taken.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How soon connections are accepted again when the system had no room for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What answers, but for events.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// The answer as JSON. May block.
+    fn answer(&self, call: Call) -> Result<serde_json::Value, Refusal>;
+    /// A new follower of the alerts.
+    fn subscribe(&self) -> Subscription;
+}
+
+/// The socket, with who may use it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    uid: u32,
+}
+
+impl Server {
+    /// Listens at `path` for whoever has the user id `uid`. A socket that a former agent left is replaced; the caller is the
+    /// only agent.
+    pub(crate) fn bind(path: &Path, uid: u32) -> Result<Server, Error> {
+        let failed = |source| Error::File { what: "listen on", path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed)?,
+            Ok(_) => return Err(failed(io::Error::other("there is something else than a socket"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Server { listener, path: path.to_owned(), uid })
+    }
+
+    /// Answers for ever.
+    pub(crate) async fn serve(self, answers: Arc<impl Answers>) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!("a connection to {} could not be accepted: {error}", self.path.display());
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // The permissions say so already; a socket that was made in somebody else's directory is safe, too.
+            if stream.peer_cred().map_or(true, |peer| peer.uid() != self.uid) {
+                turn_away(&stream, RefusalKind::Forbidden, "only root may ask the agent");
+                continue;
+            }
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                turn_away(&stream, RefusalKind::Busy, "too many programs ask the agent at once; try again");
+                continue;
+            };
+            let answers = Arc::clone(&answers);
+            tokio::spawn(async move {
+                if let Err(error) = Conversation::new(stream).run(&answers).await {
+                    debug!("a conversation ended: {error}");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Left behind it would only be in the way of the next agent, which removes it.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// Says why before hanging up. The socket's buffer is empty, so this neither blocks nor fails for want of room.
+fn turn_away(stream: &UnixStream, kind: RefusalKind, message: &str) {
+    if let Ok(line) = line_of(&Reply::<()> { v: VERSION, body: Body::Error(Refusal::new(kind, message)) }) {
+        drop(stream.try_write(&line));
+    }
+}
+
+fn line_of(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// One connection.
+struct Conversation {
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+impl Conversation {
+    fn new(stream: UnixStream) -> Conversation {
+        let (read, write) = stream.into_split();
+        Conversation { read: BufReader::with_capacity(MAX_REQUEST_BYTES, read), write }
+    }
+
+    async fn run(mut self, answers: &Arc<impl Answers>) -> io::Result<()> {
+        loop {
+            let line = match timeout(REQUEST_PATIENCE, self.request_line()).await {
+                Ok(line) => line?,
+                Err(_) => return Ok(()),
+            };
+            let Some(line) = line else { return Ok(()) };
+            match request(&line) {
+                Ok(Call::Events { container, count }) => return self.follow(answers.subscribe(), container, count).await,
+                Ok(call) => {
+                    let answers = Arc::clone(answers);
+                    let answer = tokio::task::spawn_blocking(move || answers.answer(call)).await;
+                    let answer = answer
+                        .unwrap_or_else(|_| Err(Refusal::new(RefusalKind::Failed, "the agent could not answer; see its log")));
+                    self.say(answer.map_or_else(Body::Error, Body::Ok)).await?;
+                }
+                Err(refusal) => {
+                    // What follows a request that is none is none either.
+                    return self.say::<()>(Body::Error(refusal)).await;
+                }
+            }
+        }
+    }
+
+    /// One line, without its end; nothing at the end. One that is too long comes as far as the limit.
+    async fn request_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        let limit = MAX_REQUEST_BYTES as u64 + 1;
+        (&mut self.read).take(limit).read_until(b'\n', &mut line).await?;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        } else if line.len() <= MAX_REQUEST_BYTES {
+            // The end came before the end of the line: nobody waits for an answer to half a request.
+            return Ok(None);
+        }
+        Ok(Some(line))
+    }
+
+    async fn say<T: Serialize>(&mut self, body: Body<T>) -> io::Result<()> {
+        let line = line_of(&Reply { v: VERSION, body })?;
+        timeout(ANSWER_PATIENCE, self.write.write_all(&line)).await?
+    }
+
+    /// Passes alerts on until the other end hangs up. It may take as long as it likes to take them: then it loses some, and is
+    /// told how many.
+    async fn follow(mut self, alerts: Subscription, container: Option<String>, count: Option<u64>) -> io::Result<()> {
+        self.say(Body::Ok(Following { schema: SCHEMA.to_owned() })).await?;
+        let mut left = count.unwrap_or(u64::MAX);
+        while left > 0 {
+            let next = tokio::select! {
+                next = alerts.next() => next,
+                _ = self.read.fill_buf() => return Ok(()),
+            };
+            let line = match next {
+                Next::Lost(lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), lost })?,
+                Next::Alert(alert) => {
+                    let of = |name: &String| alert.container.as_ref().is_some_and(|(id, called)| means(name, id, called));
+                    if !container.as_ref().is_none_or(of) {
+                        continue;
+                    }
+                    left -= 1;
+                    let mut line = alert.line.clone().into_bytes();
+                    line.push(b'\n');
+                    line
+                }
+            };
+            tokio::select! {
+                written = self.write.write_all(&line) => written?,
+                _ = self.read.fill_buf() => return Ok(()),
+            }
+        }
+        self.write.shutdown().await
+    }
+}
+
+/// What a line asks.
+fn request(line: &[u8]) -> Result<Call, Refusal> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    let bad = |message: String| Refusal::new(RefusalKind::BadRequest, message);
+    if line.len() > MAX_REQUEST_BYTES {
+        return Err(bad(format!("the request is longer than {MAX_REQUEST_BYTES} bytes; a request is one line of JSON")));
+    }
+    let not_json =
+        |error| bad(format!("the request is not understood ({error}); it is one line like {{\"v\":1,\"method\":\"status\"}}"));
+    // Whatever else another version may ask, it says that it is one.
+    let Versioned { v } = serde_json::from_slice(line).map_err(not_json)?;
+    if v != VERSION {
+        let message = format!("this agent speaks version {VERSION} of the protocol and not {v}; use its own `portcullis`");
+        return Err(Refusal::new(RefusalKind::Version, message));
+    }
+    serde_json::from_slice(line).map(|request: Request| request.call).map_err(not_json)
+}
+
+#[cfg(test)]
+mod tests;

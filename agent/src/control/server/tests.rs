@@ -1,0 +1,233 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::alerts::fanout::{Alert, Fanout};
+use crate::control::{Client, ClientError, Line};
+
+struct Fake(Fanout);
+
+impl Answers for Fake {
+    fn answer(&self, call: Call) -> Result<serde_json::Value, Refusal> {
+        match call {
+            Call::Who { container } => Err(Refusal::new(RefusalKind::NotFound, format!("no {container}"))),
+            Call::Reload => panic!("in an answer"),
+            call => Ok(serde_json::json!({ "asked": format!("{call:?}") })),
+        }
+    }
+
+    fn subscribe(&self) -> Subscription {
+        self.0.subscribe()
+    }
+}
+
+struct Place {
+    _temporary: tempfile::TempDir,
+    path: PathBuf,
+    fanout: Fanout,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn place_for(uid: u32) -> Place {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("agent.sock");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let fanout = Fanout::default();
+    let server = runtime.block_on(async { Server::bind(&path, uid) }).unwrap();
+    runtime.spawn(server.serve(Arc::new(Fake(fanout.clone()))));
+    Place { _temporary: temporary, path, fanout, runtime }
+}
+
+fn place() -> Place {
+    place_for(rustix::process::geteuid().as_raw())
+}
+
+impl Place {
+    fn client(&self) -> Client {
+        Client::connect(&self.path).unwrap().unwrap()
+    }
+
+    /// Writes bytes, closes that half, and reads to the end.
+    fn raw(&self, bytes: &[u8]) -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(&self.path).unwrap();
+        // Whoever is turned away may find that nobody listens any more.
+        drop(stream.write_all(bytes));
+        drop(stream.shutdown(std::net::Shutdown::Write));
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn publish(&self, number: usize, container: &str) {
+        let container = Some((container.to_owned(), format!("name-of-{container}")));
+        self.fanout.publish(Alert { line: format!("{{\"number\":{number}}}"), container });
+    }
+}
+
+#[test]
+fn questions_are_answered_one_after_the_other() {
+    let place = place();
+    let mut client = place.client();
+    for _ in 0..3 {
+        let answer: serde_json::Value = client.call(Call::Status).unwrap();
+        assert_eq!(answer["asked"], "Status");
+        let refused = client.call::<serde_json::Value>(Call::Who { container: "web".to_owned() });
+        assert!(matches!(refused, Err(ClientError::Refused(Refusal { kind: RefusalKind::NotFound, .. }))));
+    }
+    let mode = std::fs::metadata(&place.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn an_answer_that_panics_is_a_refusal() {
+    let place = place();
+    let mut client = place.client();
+    let refused = client.call::<serde_json::Value>(Call::Reload);
+    assert!(matches!(refused, Err(ClientError::Refused(Refusal { kind: RefusalKind::Failed, .. }))));
+    client.call::<serde_json::Value>(Call::Status).unwrap();
+}
+
+#[test]
+fn hostile_requests_get_a_sentence_and_nothing_more() {
+    let place = place();
+    let long = [&vec![b'x'; 10 * MAX_REQUEST_BYTES][..], b"\n"].concat();
+    let just_too_long = [&vec![b' '; MAX_REQUEST_BYTES + 1][..], b"\n"].concat();
+    let deep = [&vec![b'['; 2000][..], b"\n"].concat();
+    let binary: Vec<u8> = (0..=255u8).filter(|&byte| byte != b'\n').chain(*b"\n").collect();
+    let cases: [(&[u8], &str); 12] = [
+        (b"\n", "badRequest"),
+        (b"{}\n", "badRequest"),
+        (b"{\"v\":1}\n", "badRequest"),
+        (b"{\"v\":1,\"method\":\"shutdown\"}\n", "badRequest"),
+        (b"{\"v\":1,\"method\":\"who\"}\n", "badRequest"),
+        (b"{\"v\":-1,\"method\":\"status\"}\n", "badRequest"),
+        (b"{\"v\":2,\"method\":\"status\"}\n", "version"),
+        (b"{\"v\":9,\"whatever\":[1]}\n", "version"),
+        (&deep, "badRequest"),
+        (&binary, "badRequest"),
+        (&just_too_long, "badRequest"),
+        (&long, "badRequest"),
+    ];
+    for (request, kind) in cases {
+        let answer = place.raw(request);
+        let shown = String::from_utf8_lossy(&request[..request.len().min(40)]).into_owned();
+        assert!(answer.contains(&format!("\"kind\":\"{kind}\"")), "{shown}: {answer}");
+        assert_eq!(answer.lines().count(), 1, "{shown}");
+    }
+    assert_eq!(place.raw(b"{\"v\":1,\"method\":\"sta"), "", "half a request");
+    assert_eq!(place.raw(b""), "");
+    assert_eq!(place.raw(b"{\"v\":1,\"method\":\"status\",\"more\":1}\n{\"v\":1,\"method\":\"policies\"}\n").lines().count(), 2);
+}
+
+#[test]
+fn others_than_root_are_turned_away() {
+    let place = place_for(rustix::process::geteuid().as_raw() + 1);
+    let refused = place.client().call::<serde_json::Value>(Call::Status);
+    assert!(matches!(refused, Err(ClientError::Refused(Refusal { kind: RefusalKind::Forbidden, .. }))), "{refused:?}");
+}
+
+#[test]
+fn there_is_a_limit_to_connections_and_they_come_free_again() {
+    let place = place();
+    let mut clients: Vec<Client> = (0..MAX_CONNECTIONS).map(|_| place.client()).collect();
+    for client in &mut clients {
+        client.call::<serde_json::Value>(Call::Status).unwrap();
+    }
+    let refused = place.client().call::<serde_json::Value>(Call::Status);
+    assert!(matches!(refused, Err(ClientError::Refused(Refusal { kind: RefusalKind::Busy, .. }))), "{refused:?}");
+    drop(clients);
+    let since = std::time::Instant::now();
+    while place.client().call::<serde_json::Value>(Call::Status).is_err() {
+        assert!(since.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn followers_get_what_waited_and_what_comes() {
+    let place = place();
+    place.publish(0, "aaaa");
+    let mut client = place.client();
+    client.follow(None, Some(3)).unwrap();
+    place.publish(1, "aaaa");
+    place.publish(2, "bbbb");
+    for number in 0..3 {
+        let line = client.next_line(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(line, Line::Text(format!("{{\"number\":{number}}}").into_bytes()));
+    }
+    assert_eq!(client.next_line(Some(Duration::from_secs(5))).unwrap(), Line::End);
+}
+
+#[test]
+fn a_follower_may_want_one_container_and_be_patient() {
+    let place = place();
+    let mut client = place.client();
+    client.follow(Some("name-of-bbbb".to_owned()), None).unwrap();
+    assert_eq!(client.next_line(Some(Duration::from_millis(50))).unwrap(), Line::Quiet);
+    place.publish(0, "aaaa");
+    place.publish(1, "bbbb");
+    let line = client.next_line(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(line, Line::Text(b"{\"number\":1}".to_vec()));
+}
+
+#[test]
+fn a_follower_that_hangs_up_is_forgotten() {
+    let place = place();
+    let mut client = place.client();
+    client.follow(None, None).unwrap();
+    assert_eq!(place.fanout.counters().readers, 1);
+    drop(client);
+    let since = std::time::Instant::now();
+    while place.fanout.counters().readers > 0 {
+        assert!(since.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_slow_follower_holds_up_nobody_and_is_told_what_it_lost() {
+    let place = place();
+    let (mut slow, mut fast) = (place.client(), place.client());
+    slow.follow(None, None).unwrap();
+    fast.follow(None, None).unwrap();
+    const ALERTS: usize = 40_000;
+    const AT_ONCE: usize = 100;
+    let text = "x".repeat(200);
+    let mut number = 0;
+    for _ in 0..ALERTS / AT_ONCE {
+        for _ in 0..AT_ONCE {
+            place.fanout.publish(Alert { line: format!("{{\"number\":{number},\"text\":\"{text}\"}}"), container: None });
+            number += 1;
+        }
+        let got = (0..AT_ONCE).map(|_| fast.next_line(Some(Duration::from_secs(10))).unwrap());
+        assert!(got.into_iter().all(|line| matches!(line, Line::Text(text) if !text.starts_with(b"{\"schema"))));
+    }
+    let (mut got, mut lost, mut last) = (0, 0, 0);
+    while got + lost < ALERTS {
+        let Line::Text(line) = slow.next_line(Some(Duration::from_secs(10))).unwrap() else { panic!("after {got} and {lost}") };
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        match line["lost"].as_u64() {
+            Some(count) => lost += usize::try_from(count).unwrap(),
+            None => {
+                got += 1;
+                last = line["number"].as_u64().unwrap();
+            }
+        }
+    }
+    assert!(lost > 0, "it did not even have to lose any");
+    assert_eq!((got + lost, last), (ALERTS, ALERTS as u64 - 1));
+    assert_eq!(slow.next_line(Some(Duration::from_millis(20))).unwrap(), Line::Quiet);
+}
+
+#[test]
+fn a_socket_that_was_left_is_replaced_and_anything_else_is_not() {
+    let place = place();
+    let path = place.path.with_file_name("other.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let bound = place.runtime.block_on(async { Server::bind(&path, 0) });
+    drop(bound.unwrap());
+    assert!(!path.exists(), "it takes its socket with it");
+    std::fs::write(&path, "").unwrap();
+    let error = place.runtime.block_on(async { Server::bind(&path, 0) }).unwrap_err().to_string();
+    assert!(error.contains("something else than a socket"), "{error}");
+    assert!(Client::connect(Path::new("/nowhere/at/all")).unwrap().is_none());
+}

@@ -1,0 +1,155 @@
+//! A node that does what a test says, and remembers what it was asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use portcullis_enforcer::place::Place;
+use portcullis_enforcer::{Door, Expected, FailPolicy, Known, Missing, Policies, PolicyDir, Refreshed, Started};
+use portcullis_nri_plugin::Failure;
+use portcullis_policy::ContainerFacts;
+use portcullis_policy::select::applies;
+
+use crate::node::Node;
+
+pub(crate) struct FakeNode {
+    policies: PolicyDir,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) read: Arc<Policies>,
+    pub(crate) reloads: usize,
+    pub(crate) unreadable: Option<String>,
+    pub(crate) known: BTreeMap<String, Known>,
+    /// Containers whose refresh or adoption fails, with the sentence.
+    pub(crate) failing: BTreeMap<String, String>,
+    /// Containers that have tasks left.
+    pub(crate) populated: BTreeSet<String>,
+    pub(crate) refreshed: Vec<String>,
+    pub(crate) adopted: Vec<(String, u32)>,
+    pub(crate) forgotten: Vec<String>,
+    pub(crate) sweeps: usize,
+    pub(crate) delay: Duration,
+}
+
+impl FakeNode {
+    pub(crate) fn new(policy_dir: impl Into<PathBuf>) -> Arc<FakeNode> {
+        Arc::new(FakeNode { policies: PolicyDir::new(&policy_dir.into(), None), state: Mutex::default() })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Lets a container in, as a door does.
+    pub(crate) fn let_in(&self, id: &str, door: Door, pid: Option<u32>) {
+        self.state().known.insert(id.to_owned(), known(id, door, pid));
+    }
+
+    pub(crate) fn eventually(&self, what: &str, is_so: impl Fn(&State) -> bool) {
+        let since = Instant::now();
+        while !is_so(&self.state()) {
+            assert!(since.elapsed() < Duration::from_secs(10), "never: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn bring(&self, id: &str) -> Result<Refreshed, Failure> {
+        let delay = self.state().delay;
+        std::thread::sleep(delay);
+        match self.state().failing.get(id) {
+            Some(sentence) => Err(sentence.clone().into()),
+            None => Ok(Refreshed::Unchanged),
+        }
+    }
+}
+
+pub(crate) fn known(id: &str, door: Door, pid: Option<u32>) -> Known {
+    let facts = ContainerFacts {
+        id: id.to_owned(),
+        name: format!("name-of-{id}"),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        ..ContainerFacts::default()
+    };
+    let place =
+        pid.map(|pid| Place { pid, started: 1, cgroup_id: 1, cgroup_path: PathBuf::from("/c"), runtime_mntns: 1, root: (1, 1) });
+    Known { facts, missing: Missing::default(), door, place }
+}
+
+pub(crate) fn policy(name: &str) -> String {
+    format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: {name}\nspec:\n  selector:\n    \
+         matchLabels:\n      app: web\n  file:\n    matchPaths:\n    - path: /etc/shadow\n  action: Block\n"
+    )
+}
+
+impl Node for FakeNode {
+    fn fail_policy(&self) -> FailPolicy {
+        FailPolicy::Enforce
+    }
+
+    fn expect(&self, facts: &ContainerFacts) -> Result<Expected, Failure> {
+        let mut state = self.state();
+        let known = Known { facts: facts.clone(), ..known(&facts.id, Door::Nri, None) };
+        state.known.insert(facts.id.clone(), known);
+        let selected = state.read.policies.iter().any(|policy| applies(policy, facts).is_ok());
+        Ok(if selected { Expected::Enforce } else { Expected::Nothing })
+    }
+
+    fn start(&self, facts: &ContainerFacts, pid: u32) -> Result<Started, Failure> {
+        self.let_in(&facts.id, Door::Nri, Some(pid));
+        Ok(Started::Armed)
+    }
+
+    fn record_unprotected(&self, _id: &str, _name: &str, _reason: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn policies(&self) -> Result<Arc<Policies>, Failure> {
+        Ok(Arc::clone(&self.state().read))
+    }
+
+    fn reload(&self) -> Result<Arc<Policies>, Failure> {
+        let mut state = self.state();
+        state.reloads += 1;
+        if let Some(sentence) = &state.unreadable {
+            return Err(sentence.clone().into());
+        }
+        state.read = Arc::new(self.policies.read()?);
+        Ok(Arc::clone(&state.read))
+    }
+
+    fn known(&self) -> Result<Vec<Known>, Failure> {
+        Ok(self.state().known.values().cloned().collect())
+    }
+
+    fn refresh(&self, id: &str) -> Result<Refreshed, Failure> {
+        self.state().refreshed.push(id.to_owned());
+        self.bring(id)
+    }
+
+    fn adopt(&self, facts: &ContainerFacts, pid: u32) -> Result<Refreshed, Failure> {
+        self.state().adopted.push((facts.id.clone(), pid));
+        self.bring(&facts.id)?;
+        self.let_in(&facts.id, Door::Nri, Some(pid));
+        Ok(Refreshed::Adopted)
+    }
+
+    fn gone(&self, id: &str) -> Result<bool, Failure> {
+        let mut state = self.state();
+        if state.populated.contains(id) {
+            return Ok(false);
+        }
+        state.known.remove(id);
+        state.forgotten.push(id.to_owned());
+        Ok(true)
+    }
+
+    fn sweep(&self) -> Result<Vec<String>, Failure> {
+        self.state().sweeps += 1;
+        Ok(Vec::new())
+    }
+}

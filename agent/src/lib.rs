@@ -1,0 +1,36 @@
+//! The agent: the one long-lived process of Portcullis.
+//!
+//! What is in force, the kernel holds; new containers, the gate hook arms. The agent is what knows that something *changed*: a
+//! policy file ([`watch`](self)), a container that a runtime announces, starts or stops (the NRI plugin), an alert. It brings
+//! running containers to new policies, tells the gate hook who is coming, and passes alerts on. When it is gone, what is armed
+//! stays armed, and what nobody can tell the gate hook is refused.
+//!
+//! ```text
+//! policy directory ─ watch ─┐                       ┌─ node (enforcer): refresh, adopt, gone
+//! known containers ─ watch ─┼─> reconcile (1 thread) ┤
+//! SIGHUP, `reload` ─────────┘                       └─ book: what failed, for the status
+//! runtimes ─ NRI plugin ─ doorway ─> node: expect, start      (in the call; the runtime waits)
+//! kernel ring ─ alerts (1 thread) ─> fanout ─> control socket ─> portcullis events
+//! ```
+
+#![warn(missing_docs)]
+
+pub mod alerts;
+mod answers;
+pub mod control;
+mod doorway;
+mod error;
+mod instance;
+pub mod node;
+mod reconcile;
+mod run;
+pub mod service;
+mod systemd;
+mod watch;
+
+#[cfg(test)]
+mod fake;
+
+pub use answers::policy_table;
+pub use error::Error;
+pub use run::{AgentOptions, run};

@@ -1,0 +1,172 @@
+//! The agent's parts, put together and kept going.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use portcullis_nri_plugin::{Connection, Gate, Plugin};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::Error;
+use crate::alerts::Alerts;
+use crate::answers::{ConnectionTeller, Desk};
+use crate::control::Server;
+use crate::doorway::Doorway;
+use crate::node::Node;
+use crate::reconcile::{self, Book, Inbox, Task};
+use crate::watch::{Change, Watch};
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The policies.
+    pub policy_dir: PathBuf,
+    /// The records of containers that doors let in.
+    pub known_dir: PathBuf,
+    /// Where the agent answers.
+    pub control_socket: PathBuf,
+    /// The user id that may ask.
+    pub control_uid: u32,
+    /// The runtimes' sockets.
+    pub nri_sockets: Vec<PathBuf>,
+    /// Whether it is trouble if there is none.
+    pub nri_required: bool,
+    /// The program of the gate hook.
+    pub gate_hook: PathBuf,
+    /// The runtime started this process, and left it a connection.
+    pub started_by_runtime: bool,
+}
+
+/// Threads for conversations. What blocks runs elsewhere.
+const WORKER_THREADS: usize = 2;
+/// Threads for what blocks: the calls of runtimes, which come one after the other from each, and answers.
+const BLOCKING_THREADS: usize = 16;
+/// The stack of a thread. Nothing here recurses deeper than a policy's YAML, which has a limit.
+const STACK_BYTES: usize = 1 << 20;
+
+/// The threads that a [`Service`] needs.
+///
+/// # Errors
+/// If the system gives none.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let failed = |source| Error::Thread { name: "tokio", source };
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.worker_threads(WORKER_THREADS).max_blocking_threads(BLOCKING_THREADS).thread_stack_size(STACK_BYTES);
+    threads.enable_all().build().map_err(failed)
+}
+
+/// A running agent.
+pub struct Service {
+    inbox: Inbox,
+    book: Book,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Result<(), Error>>,
+    _watch: Watch,
+}
+
+impl Service {
+    /// Brings all containers up to date, and begins to listen.
+    ///
+    /// # Errors
+    /// If the control socket cannot be made, or the system gives no thread.
+    pub async fn start<N: Node>(node: Arc<N>, settings: &Settings, alerts: Alerts) -> Result<Service, Error> {
+        let server = Server::bind(&settings.control_socket, settings.control_uid)?;
+        // Blocks, with nothing else to do yet. What changes meanwhile is told afterwards: the watch begins before the reading.
+        let (early, changes) = std::sync::mpsc::channel();
+        let watch = Watch::start(&settings.policy_dir, &settings.known_dir, move |change| drop(early.send(change)))?;
+        let first = Arc::clone(&node);
+        let started = tokio::task::spawn_blocking(move || reconcile::start(first)).await;
+        let (inbox, book) = started.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        forward(changes, inbox.clone())?;
+
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let mut connections: Vec<ConnectionTeller> = Vec::new();
+        let sockets: &[PathBuf] = match settings.started_by_runtime {
+            // The one connection there is has no path.
+            true => &settings.nri_sockets[..settings.nri_sockets.len().min(1)],
+            false => &settings.nri_sockets,
+        };
+        for socket in sockets {
+            let doorway = Doorway { node: Arc::clone(&node), inbox: inbox.clone(), is_only_one: sockets.len() == 1 };
+            let plugin = Plugin::new(Arc::new(doorway), Gate::new(&settings.gate_hook));
+            let connection = Connection::prepare(plugin, socket)?;
+            connections.push(Box::new(connection.status()));
+            let mut stopped = stopped.clone();
+            tasks.spawn(async move {
+                let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
+                connection.run(stop).await.map_err(Error::RuntimeLeft)
+            });
+        }
+        let desk = Desk {
+            node,
+            inbox: inbox.clone(),
+            book: book.clone(),
+            alerts,
+            connections,
+            nri_required: settings.nri_required,
+            started_at: reconcile::seconds_since_1970(),
+        };
+        let mut stopped = stopped.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = server.serve(Arc::new(desk)) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+            Ok(())
+        });
+        Ok(Service { inbox, book, stop, tasks, _watch: watch })
+    }
+
+    /// Policies in force and containers in trouble, in a phrase.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let page = self.book.page();
+        format!("{} policies (generation {}), {} containers not up to date", page.policies, page.generation, page.troubles.len())
+    }
+
+    /// Reads the policies now; returns when every container has been brought to them.
+    pub async fn reload(&self) {
+        let (send, outcome) = tokio::sync::oneshot::channel();
+        self.inbox.send(Task::Reload(Some(send)));
+        // How it went has been logged, and is in the status.
+        drop(outcome.await);
+    }
+
+    /// Waits for a part to end, which none does by itself but a connection that the runtime made.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub async fn ended(&mut self) -> Result<(), Error> {
+        match self.tasks.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+
+    /// Ends all conversations in good order. What is in force stays in force.
+    pub async fn stop(mut self) {
+        info!("stopping; what is in force stays in force");
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Passes what the watch tells to the reconciler, which was not there yet when the watch began.
+fn forward(changes: std::sync::mpsc::Receiver<Change>, inbox: Inbox) -> Result<(), Error> {
+    let pass = move || {
+        for change in changes {
+            inbox.send(match change {
+                Change::Policies => Task::Reload(None),
+                Change::Known(ids) => Task::Recorded(ids),
+            });
+        }
+    };
+    let failed = |source| Error::Thread { name: "changes", source };
+    std::thread::Builder::new().name("changes".to_owned()).spawn(pass).map(drop).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests;
