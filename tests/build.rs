@@ -1,11 +1,11 @@
-//! Compiles the probe and the attacks, which run inside of containers and have to be static C programs: what they do is
-//! system calls that no safe interface has. The runner carries both in itself.
+//! Compiles the probe, the attacks and the observer, which run inside of containers and have to be static C programs: what they
+//! do is system calls that no safe interface has. The runner carries them in itself.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    for name in ["probe", "attack"] {
+    for name in ["probe", "attack", "observer"] {
         if let Err(why) = compile(name) {
             println!("cargo::error=tests/{name}: {why}");
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::Result;
 use crate::guest::Guest;
-use crate::process::Dialogue;
+use crate::process::{Dialogue, Talk};
 
 /// Events of one moment come within this, under emulation too.
 const QUIET: Duration = Duration::from_millis(700);
@@ -46,6 +46,14 @@ impl Events {
         // What is still in the ring belongs to earlier tests.
         events.drain()?;
         Ok(events)
+    }
+
+    /// Begins anew where what was followed has gone.
+    pub(crate) fn again(&mut self, guest: &Guest) -> Result<()> {
+        if self.follower.as_mut().is_some_and(|follower| !follower.running()) {
+            *self = Self::follow(guest)?;
+        }
+        Ok(())
     }
 
     /// Every alert up to now: reads until none has come for a while.

@@ -11,12 +11,13 @@ use crate::{Failure, Result};
 
 const PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis-probe"));
 const ATTACK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis-attack"));
+const OBSERVER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis-observer"));
 
 /// A command of ours or of a runtime, under emulation.
 pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
 /// What every suite is given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Guest {
     /// `portcullis`, `portcullis-hook`.
     pub binaries: PathBuf,
@@ -26,12 +27,16 @@ pub(crate) struct Guest {
     pub probe: PathBuf,
     /// See `probe`.
     pub attack: PathBuf,
+    /// Tells from inside of a container which of two policies is in force.
+    pub observer: PathBuf,
     /// A program that ends with 0, in a hundred bytes or two.
     pub tiny: PathBuf,
     /// Policies that the hook reads.
     pub policies: PathBuf,
     /// The configuration that the hook is told to read.
     pub config: PathBuf,
+    /// Lines that it has besides the policy directory, the fail policy and the postures.
+    pub settings: String,
     /// What starts containers.
     pub runtimes: Vec<Runtime>,
     /// Few repetitions.
@@ -52,6 +57,7 @@ impl Guest {
         }
         write_executable(&self.probe, PROBE)?;
         write_executable(&self.attack, ATTACK)?;
+        write_executable(&self.observer, OBSERVER)?;
         process::must(Command::new(&self.probe).arg("--tiny").arg(&self.tiny), b"", COMMAND_LIMIT)?;
         self.configure("enforce", "audit")
     }
@@ -63,11 +69,15 @@ impl Guest {
 
     /// The same with a posture for each class.
     pub(crate) fn configure_postures(&self, fail: &str, file: &str, network: &str, capabilities: &str) -> Result<()> {
+        if let Some(directory) = self.config.parent() {
+            make_directory(directory)?;
+        }
         write(
             &self.config,
             format!(
-                "policyDir: {}\nfailPolicy: {fail}\ndefaultPosture:\n  file: {file}\n  network: {network}\n  capabilities: {capabilities}\n",
-                self.policies.display()
+                "policyDir: {}\nfailPolicy: {fail}\ndefaultPosture:\n  file: {file}\n  network: {network}\n  capabilities: {capabilities}\n{}",
+                self.policies.display(),
+                self.settings
             )
             .as_bytes(),
         )

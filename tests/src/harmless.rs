@@ -8,6 +8,7 @@ use crate::bundle::{ALL, Bundle};
 use crate::guest::{self, Guest};
 use crate::image::{self, Overlay};
 use crate::podman::Podman;
+use crate::process::Talk;
 use crate::report::Report;
 use crate::runtime::{Runtime, START_LIMIT};
 

@@ -137,5 +137,6 @@ fn unmount(path: &Path) {
 /// The programs of this crate, in a root file system.
 pub(crate) fn add_programs(guest: &Guest, root: &Path) -> Result<()> {
     guest::copy(&guest.probe, &root.join("probe"))?;
-    guest::copy(&guest.attack, &root.join("attack"))
+    guest::copy(&guest.attack, &root.join("attack"))?;
+    guest::copy(&guest.observer, &root.join("observer"))
 }

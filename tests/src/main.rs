@@ -6,6 +6,7 @@
 mod attacks;
 mod bundle;
 mod conformance;
+mod cri;
 mod events;
 mod faults;
 mod guest;
@@ -56,6 +57,16 @@ pub(crate) enum Failure {
         /// Exit code and the end of standard error.
         complaint: String,
     },
+    /// A call was answered with a refusal.
+    #[error("{what} was refused (status {code}): {message}")]
+    Refused {
+        /// The call.
+        what: String,
+        /// gRPC's status.
+        code: i32,
+        /// What was said.
+        message: String,
+    },
     /// An answer that is none.
     #[error("{what} answered {text:?}")]
     Answer {
@@ -85,10 +96,19 @@ enum Suite {
     Restarts,
     Faults,
     Scale,
+    Cri,
 }
 
-const SUITES: [Suite; 7] =
-    [Suite::Conformance, Suite::Attacks, Suite::Starts, Suite::Harmless, Suite::Restarts, Suite::Faults, Suite::Scale];
+const SUITES: [Suite; 8] = [
+    Suite::Conformance,
+    Suite::Attacks,
+    Suite::Starts,
+    Suite::Harmless,
+    Suite::Restarts,
+    Suite::Faults,
+    Suite::Scale,
+    Suite::Cri,
+];
 
 /// End-to-end tests of Portcullis. Changes this machine's containers and kernel state: for a virtual machine.
 #[derive(Debug, Parser)]
@@ -144,9 +164,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         binaries: arguments.bin.unwrap_or(beside),
         probe: work.join("portcullis-probe"),
         attack: work.join("portcullis-attack"),
+        observer: work.join("portcullis-observer"),
         tiny: work.join("tiny"),
         policies: work.join("policies"),
         config: work.join("config.yaml"),
+        settings: String::new(),
         work,
         runtimes: if arguments.runtime.is_empty() { Runtime::available() } else { arguments.runtime },
         ci: arguments.ci,
@@ -169,6 +191,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Suite::Restarts => restarts::run(&guest, &mut report),
             Suite::Faults => faults::run(&guest, &mut report),
             Suite::Scale => scale::run(&guest, &mut report),
+            Suite::Cri => cri::run(&guest, &mut report),
         });
         if let Err(error) = result {
             report.fail(&format!("{suite:?}").to_lowercase(), error);

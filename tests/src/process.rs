@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 use crate::{Failure, Result};
 
 /// Longest output of a command that is read.
@@ -97,8 +99,8 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 }
 
 fn kill(child: &mut Child) {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     }
     let _ = child.kill();
     let _ = child.wait();
@@ -129,6 +131,15 @@ impl Drop for OutputFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// A program that is spoken to in lines, wherever it runs.
+pub(crate) trait Talk {
+    /// Sends one line.
+    fn tell(&mut self, line: &str) -> Result<()>;
+
+    /// The next line.
+    fn line(&mut self, limit: Duration) -> Result<String>;
 }
 
 /// A child that is spoken to in lines.
@@ -177,21 +188,6 @@ impl Dialogue {
         self.child.id()
     }
 
-    /// Sends one line.
-    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
-        let Some(stdin) = &mut self.stdin else { return Ok(()) };
-        stdin.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdin.flush()).map_err(|_| self.ended())
-    }
-
-    /// The next line.
-    pub(crate) fn line(&mut self, limit: Duration) -> Result<String> {
-        match self.lines.recv_timeout(limit) {
-            Ok(line) => Ok(line),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::Timeout { what: self.what.clone(), limit }),
-            Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
-        }
-    }
-
     /// Closes the child's input.
     pub(crate) fn end_of_input(&mut self) {
         self.stdin = None;
@@ -207,6 +203,21 @@ impl Dialogue {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Sends the child a signal.
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        // A child that has ended and was waited for may have given its number to another.
+        if self.running()
+            && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// What the child wrote to standard error up to now.
+    pub(crate) fn errors(&self) -> String {
+        std::fs::read_to_string(&self.errors).unwrap_or_default()
+    }
+
     /// Closes the child's input and waits for its end. `None`: it had to be killed.
     pub(crate) fn close(&mut self, limit: Duration) -> Option<i32> {
         self.stdin = None;
@@ -216,10 +227,24 @@ impl Dialogue {
     fn ended(&mut self) -> Failure {
         self.stdin = None;
         let status = wait(&mut self.child, Duration::from_secs(5));
-        let stderr = std::fs::read_to_string(&self.errors).unwrap_or_default();
         let code = status.and_then(|status| status.code());
-        let outcome = Outcome { code, stdout: String::new(), stderr };
+        let outcome = Outcome { code, stdout: String::new(), stderr: self.errors() };
         Failure::Command { what: self.what.clone(), complaint: outcome.complaint() }
+    }
+}
+
+impl Talk for Dialogue {
+    fn tell(&mut self, line: &str) -> Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        stdin.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdin.flush()).map_err(|_| self.ended())
+    }
+
+    fn line(&mut self, limit: Duration) -> Result<String> {
+        match self.lines.recv_timeout(limit) {
+            Ok(line) => Ok(line),
+            Err(RecvTimeoutError::Timeout) => Err(Failure::Timeout { what: self.what.clone(), limit }),
+            Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
+        }
     }
 }
 

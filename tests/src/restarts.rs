@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::attacks;
 use crate::guest::Guest;
-use crate::process::Dialogue;
+use crate::process::{Dialogue, Talk};
 use crate::report::Report;
 use crate::runtime::Runtime;
 

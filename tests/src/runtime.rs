@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::bundle::Bundle;
 use crate::guest::{COMMAND_LIMIT, Guest, installed};
-use crate::process::{self, Dialogue, Outcome};
+use crate::process::{self, Dialogue, Outcome, Talk};
 
 /// From the runtime's start to the first line of what it runs.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(120);
@@ -102,6 +102,16 @@ impl Container {
     /// Closes its input, waits for its end, removes it.
     pub(crate) fn stop(mut self) -> Option<i32> {
         self.dialogue.close(Duration::from_secs(10))
+    }
+}
+
+impl Talk for Container {
+    fn tell(&mut self, line: &str) -> Result<()> {
+        self.dialogue.tell(line)
+    }
+
+    fn line(&mut self, limit: Duration) -> Result<String> {
+        self.dialogue.line(limit)
     }
 }
 

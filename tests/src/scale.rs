@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::bundle::{Bundle, Facts};
 use crate::guest::{self, Guest};
-use crate::process::{self, Dialogue};
+use crate::process::{self, Dialogue, Talk};
 use crate::report::Report;
 use crate::{Failure, Result, image};
 

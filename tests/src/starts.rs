@@ -8,10 +8,11 @@ use crate::bundle::Bundle;
 use crate::guest::{self, Guest};
 use crate::image;
 use crate::podman::Podman;
+use crate::process::Talk;
 use crate::report::Report;
 use crate::runtime::{Runtime, START_LIMIT};
 
-const POLICY: &str = "\
+pub(crate) const POLICY: &str = "\
 apiVersion: security.kubearmor.com/v1
 kind: KubeArmorPolicy
 metadata:
@@ -123,7 +124,7 @@ fn entrypoints(guest: &Guest, place: &Place, runtime: Runtime, count: u32) -> Re
 }
 
 /// What runtimes say when execve gives EACCES or EPERM.
-fn refused(text: &str) -> bool {
+pub(crate) fn refused(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("permission denied") || text.contains("operation not permitted")
 }

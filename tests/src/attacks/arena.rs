@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::guest::{self, Guest};
 use crate::image::{self, Overlay};
-use crate::process::Dialogue;
+use crate::process::{Dialogue, Talk};
 
 /// `SECRET_PREFIX` in attack.h.
 const SECRET: &[u8] = b"PORTCULLIS-SECRET of the tests\n";

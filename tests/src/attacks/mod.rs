@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::bundle::{ALL, Bundle, PLAIN};
 use crate::guest::Guest;
+use crate::process::Talk;
 use crate::report::Report;
 use crate::runtime::{Container, Runtime, START_LIMIT};
 use arena::{Arena, Ground};

@@ -7,7 +7,7 @@ use portcullis_policy::Selection;
 use portcullis_policy::decide::{Operation, Subject, Verdict, decide};
 use portcullis_policy::expectation::{Case, Expectation, Op};
 
-use crate::process::Dialogue;
+use crate::process::Talk;
 use crate::runtime::START_LIMIT;
 use crate::{Failure, Result};
 
@@ -85,7 +85,7 @@ fn escape(path: &[u8]) -> String {
 }
 
 /// Asks the probe.
-pub(crate) fn ask(probe: &mut Dialogue, line: &str) -> Result<Answer> {
+pub(crate) fn ask(probe: &mut dyn Talk, line: &str) -> Result<Answer> {
     probe.tell(line)?;
     let text = probe.line(START_LIMIT)?;
     let json: serde_json::Value =

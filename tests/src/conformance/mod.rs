@@ -5,7 +5,7 @@
 //! nothing about a policy: where `allow` is expected the errno has to be the same, elsewhere the case is skipped.
 
 mod alerts;
-mod driver;
+pub(crate) mod driver;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ use portcullis_policy::{Options, Policy, Selection};
 use crate::bundle::Bundle;
 use crate::events::{Alert, Events};
 use crate::guest::{self, Guest};
-use crate::process::Dialogue;
+use crate::process::{Dialogue, Talk};
 use crate::report::Report;
-use crate::runtime::{Runtime, START_LIMIT};
+use crate::runtime::START_LIMIT;
 use crate::{Failure, Result, image};
 use driver::Answer;
 use tree::Tree;
@@ -35,13 +35,40 @@ const NAMESPACES: &[&str] = &["default", "container_namespace"];
 /// The documents of the repository.
 const CORPUS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/corpus.rs"));
 
-/// Runs every document of `corpus`, by default of the repository.
+/// Where the containers of the documents are.
+pub(crate) trait Ground {
+    /// Starts the driver as the container of this document, under the policies that are now in the policy directory.
+    fn start(&mut self, document: &Expectation, number: usize) -> Result<Started>;
+}
+
+/// The container of a document; it ends with this.
+pub(crate) struct Started {
+    /// The container's id.
+    pub id: String,
+    /// Its root file system, as it is seen from outside.
+    pub root: PathBuf,
+    /// Does the cases.
+    pub driver: Box<dyn Talk>,
+}
+
+/// Runs every document of `corpus`, by default of the repository, in containers of the runtimes themselves.
 pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> Result<()> {
-    let runtimes = &guest.runtimes;
-    if runtimes.is_empty() {
+    if guest.runtimes.is_empty() {
         report.skip("conformance", "neither crun nor runc is installed");
         return Ok(());
     }
+    run_on(guest, "conformance", &mut Direct { guest }, corpus, &|_, _| true, report)
+}
+
+/// Runs the documents that `wanted` takes, by the name of their file and the document itself.
+pub(crate) fn run_on(
+    guest: &Guest,
+    suite: &str,
+    ground: &mut dyn Ground,
+    corpus: Option<&Path>,
+    wanted: &dyn Fn(&str, &Expectation) -> bool,
+    report: &mut Report,
+) -> Result<()> {
     let files = documents(corpus)?;
     let mut events = Events::follow(guest)?;
     let mut number = 0;
@@ -51,18 +78,16 @@ pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> 
             Ok(documents) => documents,
             Err(errors) => {
                 let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                report.fail(&format!("conformance/{stem}"), text.join("; "));
+                report.fail(&format!("{suite}/{stem}"), text.join("; "));
                 continue;
             }
         };
         for document in documents {
-            let name = format!("conformance/{stem}/{}", document.name.replace(' ', "-"));
-            if !document.cases.iter().any(|case| guest.wants(&format!("{name}/{}", case.name))) {
+            let name = format!("{suite}/{stem}/{}", document.name.replace(' ', "-"));
+            if !wanted(&stem, &document) || !document.cases.iter().any(|case| guest.wants(&format!("{name}/{}", case.name))) {
                 continue;
             }
-            let other = number % OTHER_RUNTIME_EVERY == OTHER_RUNTIME_EVERY - 1;
-            let runtime = runtimes[if other { runtimes.len() - 1 } else { 0 }];
-            let mut test = Test { guest, report: &mut *report, name, runtime, number };
+            let mut test = Test { guest, report: &mut *report, name, ground: &mut *ground, number };
             if let Err(error) = test.document(document, &file, &mut events) {
                 let name = test.name;
                 report.fail(&name, error);
@@ -71,6 +96,32 @@ pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> 
         }
     }
     Ok(())
+}
+
+/// Bundles of ours, run by the runtimes that are installed.
+struct Direct<'a> {
+    guest: &'a Guest,
+}
+
+impl Ground for Direct<'_> {
+    fn start(&mut self, document: &Expectation, number: usize) -> Result<Started> {
+        let root = self.guest.work.join("conformance/root");
+        image::make(&root)?;
+        add_driver(self.guest, &root)?;
+        // Links may be what the policies name, and are followed when those are put in force.
+        Tree::new(self.guest, &root, document)?;
+        let runtimes = &self.guest.runtimes;
+        let other = number % OTHER_RUNTIME_EVERY == OTHER_RUNTIME_EVERY - 1;
+        let runtime = runtimes[if other { runtimes.len() - 1 } else { 0 }];
+        let mut bundle = Bundle::new(&format!("conformance-{number}"), &root, &[driver::DRIVER, "--drive"]);
+        bundle.facts.name = document.facts.name.clone();
+        bundle.facts.namespace = document.facts.namespace.clone();
+        bundle.facts.image = document.facts.image.clone();
+        bundle.facts.labels = document.facts.labels.clone();
+        bundle.facts.annotations = document.facts.annotations.clone();
+        let container = runtime.start(self.guest, &bundle)?;
+        Ok(Started { id: bundle.id, root, driver: Box::new(container) })
+    }
 }
 
 /// The files of documents, by name.
@@ -95,7 +146,7 @@ struct Test<'a> {
     guest: &'a Guest,
     report: &'a mut Report,
     name: String,
-    runtime: Runtime,
+    ground: &'a mut dyn Ground,
     number: usize,
 }
 
@@ -215,22 +266,14 @@ impl Test<'_> {
         cases: &[&'d Case],
         events: &mut Events,
     ) -> Result<(Vec<Done<'d>>, Vec<Alert>)> {
-        let place = self.guest.work.join("conformance");
-        let root = place.join("root");
-        image::make(&root)?;
+        let Started { id, root, mut driver } = self.ground.start(document, self.number)?;
+        driver.line(START_LIMIT)?;
+        events.again(self.guest)?;
         let tree = Tree::new(self.guest, &root, document)?;
         let mut free = Dialogue::start(
             Command::new(root.join(driver::DRIVER.trim_start_matches('/'))).arg("--chroot").arg(&root).arg("--drive"),
         )?;
         free.line(START_LIMIT)?;
-        let mut bundle = Bundle::new(&format!("conformance-{}", self.number), &root, &[driver::DRIVER, "--drive"]);
-        bundle.facts.name = document.facts.name.clone();
-        bundle.facts.namespace = document.facts.namespace.clone();
-        bundle.facts.image = document.facts.image.clone();
-        bundle.facts.labels = document.facts.labels.clone();
-        bundle.facts.annotations = document.facts.annotations.clone();
-        let mut container = self.runtime.start(self.guest, &bundle)?;
-        container.dialogue.line(START_LIMIT)?;
         let mut done = Vec::new();
         for (number, case) in cases.iter().enumerate() {
             let line = driver::line(number, case);
@@ -238,14 +281,14 @@ impl Test<'_> {
             let (path, to) = tree.real(&case.op)?;
             let without = driver::ask(&mut free, &line)?;
             tree.prepare(case)?;
-            let under = driver::ask(&mut container.dialogue, &line)?;
+            let under = driver::ask(&mut *driver, &line)?;
             done.push(Done { case, path, to, free: without, under });
         }
         free.close(START_LIMIT);
         // Before its end: then its records are gone, and with them the names in the alerts.
         let mut alerts = events.drain()?;
-        alerts.retain(|alert| alert.container == bundle.id);
-        container.stop();
+        alerts.retain(|alert| alert.container == id);
+        drop(driver);
         Ok((done, alerts))
     }
 }
@@ -300,7 +343,15 @@ fn network_only(op: &Op) -> bool {
     matches!(op, Op::Socket(..))
 }
 
-/// Where the probe is put for the driver.
+/// The programs that do the cases, in a root file system.
+pub(crate) fn add_driver(guest: &Guest, root: &Path) -> Result<()> {
+    for path in [driver::DRIVER, driver::SUBJECT] {
+        probe_at(guest, &root.join(path.trim_start_matches('/')))?;
+    }
+    Ok(())
+}
+
+/// Puts the probe somewhere.
 fn probe_at(guest: &Guest, path: &Path) -> Result<()> {
     guest::copy(&guest.probe, path)?;
     guest::set_mode(path, 0o755)
