@@ -186,6 +186,16 @@ async fn measure(creations: usize) -> Result<(), Failed> {
     let outcome: Outcome = agent.ask(Call::Reload)?;
     println!("policies read and {} containers looked at in {} ms", outcome.containers, outcome.milliseconds);
 
+    let policies = temporary.path().join("policies");
+    std::fs::copy(policies.join("policy-000.yaml"), policies.join(".new"))?;
+    let since = Instant::now();
+    std::fs::rename(policies.join(".new"), policies.join("policy-000.yaml"))?;
+    let generation = outcome.generation;
+    while agent.ask::<AgentStatus>(Call::Status)?.policies.generation == generation {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    println!("a file renamed into place was read after {:?}", since.elapsed());
+
     let before = agent.cpu_ticks()?;
     tokio::time::sleep(IDLE).await;
     let idle = agent.cpu_ticks()? - before;

@@ -1,7 +1,7 @@
 //! The agent: the one long-lived process of Portcullis.
 //!
 //! What is in force, the kernel holds; new containers, the gate hook arms. The agent is what knows that something *changed*: a
-//! policy file ([`watch`](self)), a container that a runtime announces, starts or stops (the NRI plugin), an alert. It brings
+//! policy file, a container that a runtime announces, starts or stops (the NRI plugin), an alert. It brings
 //! running containers to new policies, tells the gate hook who is coming, and passes alerts on. When it is gone, what is armed
 //! stays armed, and what nobody can tell the gate hook is refused.
 //!

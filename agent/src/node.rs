@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_enforcer::place::{PlaceError, ProcessError};
-use portcullis_enforcer::{Enforcer, Error, Expected, FailPolicy, Known, Policies, Refreshed, Started};
+use portcullis_enforcer::{Enforcer, Error, Expected, FailPolicy, Known, Missing, Policies, Refreshed, Started, unknown};
 use portcullis_nri_plugin::Failure;
 use portcullis_policy::ContainerFacts;
 use portcullis_policy::select::applies;
@@ -42,6 +42,12 @@ impl Node for Enforcer {
     }
 
     fn expect(&self, facts: &ContainerFacts) -> Result<Expected, Failure> {
+        // Every runtime that is known tells the image. One that does not must not let a policy for it pass by.
+        if facts.image.is_empty() {
+            let reason = Some("the runtime did not tell it to its plugin".to_owned());
+            let missing = Missing { image: reason, ..Missing::default() };
+            unknown::check(&Enforcer::policies(self)?.policies, facts, &missing)?;
+        }
         Ok(Enforcer::expect(self, facts)?)
     }
 

@@ -28,4 +28,4 @@ pub use connection::{Connection, ConnectionStatus, INDEX, Link, NAME};
 pub use enforcement::{Enforcement, Failure, Running};
 pub use facts::facts_of;
 pub use gate::{GATE_ANNOTATION, Gate, HOOK_TIMEOUT_SECONDS};
-pub use plugin::{Counts, Plugin, Refused};
+pub use plugin::{Cause, Counts, Plugin, Refused};

@@ -27,45 +27,35 @@ const MAX_AWAITED: usize = 65_536;
 /// An error at START fails the container there. Elsewhere it may only be logged.
 const FAILS_AT_START: &str = "containerd";
 
+/// A container that was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("portcullis refuses container {name}: {cause}")]
+pub struct Refused {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub cause: Cause,
+}
+
 /// Why a container was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum Cause {
     /// The enforcer says so.
-    #[error("portcullis refuses container {name}: {cause}")]
-    Enforcer {
-        /// The container's name.
-        name: String,
-        /// Its reason.
-        cause: Failure,
-    },
-    /// The enforcer did not answer in time. The runtime would start the container without an answer, so it gets this one.
+    #[error("{0}")]
+    Enforcer(Failure),
+    /// The enforcer did not answer in time. The runtime would go on without an answer, so it gets this one.
     #[error(
-        "portcullis refuses container {name}: its policies were not in force within {} ms; start it again, and raise the runtime's plugin_request_timeout if this happens under load",
-        patience.as_millis()
+        "its policies were not in force within {} ms; start it again, and raise the runtime's plugin_request_timeout if this happens under load",
+        .0.as_millis()
     )]
-    Late {
-        /// The container's name.
-        name: String,
-        /// The time there was.
-        patience: Duration,
-    },
+    Late(Duration),
     /// The enforcer's call ended without a result.
-    #[error("portcullis refuses container {name}: {what} ended without an answer; see the agent's log")]
-    Broken {
-        /// The container's name.
-        name: String,
-        /// What was asked.
-        what: &'static str,
-    },
+    #[error("{0} ended without an answer; see the agent's log")]
+    Broken(&'static str),
     /// The runtime tells no process of a container that is to be armed.
-    #[error(
-        "portcullis refuses container {name}: the runtime did not tell its process at StartContainer; use a runtime that does"
-    )]
-    NoProcess {
-        /// The container's name.
-        name: String,
-    },
+    #[error("the runtime did not tell its process at StartContainer; use a runtime that does")]
+    NoProcess,
 }
 
 /// What came through the door.
@@ -147,22 +137,22 @@ impl<E: Enforcement> Plugin<E> {
     async fn ask<T: Send + 'static>(
         &self,
         cx: &Context,
-        (what, name): (&'static str, &str),
+        what: &'static str,
         call: impl FnOnce(&E) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, Cause> {
         let enforcement = Arc::clone(&self.0.enforcement);
         let patience = cx.remaining().map_or(DEFAULT_PATIENCE, |left| left.saturating_sub(LAST_WORD));
         let work = tokio::task::spawn_blocking(move || call(&enforcement));
-        let name = || name.to_owned();
         match tokio::time::timeout(patience, work).await {
-            Ok(Ok(result)) => result.map_err(|cause| Refused::Enforcer { name: name(), cause }),
-            Ok(Err(_)) => Err(Refused::Broken { name: name(), what }),
-            Err(_) => Err(Refused::Late { name: name(), patience }),
+            Ok(Ok(result)) => result.map_err(Cause::Enforcer),
+            Ok(Err(_)) => Err(Cause::Broken(what)),
+            Err(_) => Err(Cause::Late(patience)),
         }
     }
 
     /// What becomes of a container that cannot be armed: an error for the runtime, or nothing.
-    async fn refuse_or_permit(&self, facts: &ContainerFacts, refused: Refused) -> Result<(), nri::Failure> {
+    async fn refuse_or_permit(&self, facts: &ContainerFacts, cause: Cause) -> Result<(), nri::Failure> {
+        let refused = Refused { name: facts.name.clone(), cause };
         let enforcement = Arc::clone(&self.0.enforcement);
         if enforcement.fail_policy() == FailPolicy::Enforce {
             count(&self.0.counters.refused);
@@ -233,15 +223,16 @@ impl<E: Enforcement> nri::Plugin for Plugin<E> {
         // A full node's are tens of megabytes, of which little is needed any longer.
         drop((pods, containers));
         info!(containers = listed.len(), running = running.len(), "synchronized");
-        self.ask(cx, ("Synchronize", "(all)"), move |enforcement| enforcement.synchronized(running, created, &listed)).await?;
-        Ok(Vec::new())
+        let done = self.ask(cx, "Synchronize", move |enforcement| enforcement.synchronized(running, created, &listed)).await;
+        let failed = |cause| nri::Failure::new(Code::Unavailable, format!("portcullis cannot take over what runs: {cause}"));
+        done.map(|()| Vec::new()).map_err(failed)
     }
 
     async fn create_container(&self, cx: &Context, pod: PodSandbox, container: Container) -> Answer<Creation> {
         count(&self.0.counters.created);
         let facts = facts_of(&pod, &container);
         let asked = facts.clone();
-        match self.ask(cx, ("CreateContainer", &facts.name), move |enforcement| enforcement.expect(&asked)).await {
+        match self.ask(cx, "CreateContainer", move |enforcement| enforcement.expect(&asked)).await {
             Ok(Expected::Nothing) => Ok(Creation::default()),
             Ok(Expected::Enforce) => {
                 count(&self.0.counters.gated);
@@ -252,7 +243,7 @@ impl<E: Enforcement> nri::Plugin for Plugin<E> {
                 }
                 Ok(self.0.gate.adjustment(&container).into())
             }
-            Err(refused) => self.refuse_or_permit(&facts, refused).await.map(|()| Creation::default()),
+            Err(cause) => self.refuse_or_permit(&facts, cause).await.map(|()| Creation::default()),
         }
     }
 
@@ -282,12 +273,12 @@ impl<E: Enforcement> nri::Plugin for Plugin<E> {
         let gated = self.awaited().remove(&facts.id);
         let pid = container.pid;
         let verified = if pid == 0 && gated {
-            Err(Refused::NoProcess { name: facts.name.clone() })
+            Err(Cause::NoProcess)
         } else if pid == 0 {
             Ok(Started::Untouched)
         } else {
             let asked = facts.clone();
-            self.ask(cx, ("StartContainer", &facts.name), move |enforcement| enforcement.start(&asked, pid)).await
+            self.ask(cx, "StartContainer", move |enforcement| enforcement.start(&asked, pid)).await
         };
         match verified {
             Ok(Started::ArmedNow) => {
@@ -298,8 +289,8 @@ impl<E: Enforcement> nri::Plugin for Plugin<E> {
                 Ok(())
             }
             Ok(_) => Ok(()),
-            Err(refused) => {
-                let answer = self.refuse_or_permit(&facts, refused).await;
+            Err(cause) => {
+                let answer = self.refuse_or_permit(&facts, cause).await;
                 if answer.is_err() && cx.runtime.name != FAILS_AT_START && pid != 0 {
                     self.kill_init(&facts, pid).await;
                 }

@@ -1,7 +1,7 @@
 //! Denials and audited operations on their way to whoever asks for them.
 //!
 //! The kernel's ring has one reader. While the agent runs it is the agent, which names each alert and passes it on to any number
-//! of readers ([`fanout`]); without an agent, `portcullis events` reads the ring itself. Both write the same lines ([`line`]).
+//! of readers; without an agent, `portcullis events` reads the ring itself. Both write the same lines ([`mod@line`]).
 
 pub mod clock;
 pub(crate) mod fanout;

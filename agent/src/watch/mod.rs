@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use self::inotify::{Inotify, Saw};
-use self::settling::Settling;
+use self::settling::{Happened, Settling};
 use crate::Error;
 
 /// How often the policy directory is looked at without any event.
@@ -58,6 +58,7 @@ impl Watch {
             known_dir: known_dir.to_owned(),
             inotify: None,
             way: Vec::new(),
+            replaced: false,
             seen: 0,
             settling: Settling::default(),
             known: BTreeSet::new(),
@@ -81,6 +82,9 @@ struct Watcher {
     inotify: Option<Inotify>,
     /// What stands on the way to the policy directory, and it.
     way: Vec<Identity>,
+    /// Something on the way was replaced. The identities need not show it: a directory that is removed and made again may well
+    /// get the inode number that has just come free.
+    replaced: bool,
     /// The fingerprint of the policy directory when it was last told.
     seen: u64,
     settling: Settling,
@@ -132,8 +136,14 @@ impl Watcher {
         let mut lost = false;
         let now = Instant::now();
         let (settling, known, known_since) = (&mut self.settling, &mut self.known, &mut self.known_since);
+        let replaced = &mut self.replaced;
         inotify.drain(|saw| match saw {
-            Saw::Way => settling.changed(now),
+            Saw::Way => {
+                *replaced = true;
+                settling.changed(now);
+            }
+            // What is being written under a name that is not read is of no interest until it gets another one.
+            Saw::Policies(name, Happened::Written) if !may_be_policy(name.as_encoded_bytes()) => {}
             Saw::Policies(name, what) => settling.file(name, what, now),
             Saw::Known(name) => {
                 if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")).filter(|id| !id.starts_with('.')) {
@@ -152,12 +162,12 @@ impl Watcher {
     fn look(&mut self, force: bool) {
         self.settling = Settling::default();
         self.looked = Instant::now();
-        let moved = way(&self.policy_dir) != self.way || self.inotify.is_none();
-        if moved {
+        let moved = self.replaced || way(&self.policy_dir) != self.way;
+        if moved || self.inotify.is_none() {
             self.watch_anew();
         }
         let seen = fingerprint(&self.policy_dir);
-        if force || seen != self.seen {
+        if force || moved || seen != self.seen {
             self.seen = seen;
             (self.tell)(Change::Policies);
         }
@@ -166,7 +176,7 @@ impl Watcher {
     /// Sets the watches from nothing. An event between the old ones and the new ones is not missed: the directory is looked at
     /// afterwards, and telling that policies changed has every known container looked at.
     fn watch_anew(&mut self) {
-        self.way = way(&self.policy_dir);
+        (self.way, self.replaced) = (way(&self.policy_dir), false);
         let blind = self.inotify.is_none() && self.seen != 0;
         match Inotify::watch(&self.policy_dir, &self.known_dir) {
             Ok(inotify) => {

@@ -76,6 +76,20 @@ fn a_file_that_is_kept_open_is_told_after_a_while() {
 }
 
 #[test]
+fn what_is_put_in_place_while_another_file_is_written_is_told_soon() {
+    use std::io::Write;
+    let place = Place::with_directory();
+    let mut swap = fs::File::create(place.path("etc/policies/.a.yaml.swp")).unwrap();
+    fs::write(place.path("etc/policies/.new"), "x").unwrap();
+    swap.write_all(b"kept open").unwrap();
+    fs::rename(place.path("etc/policies/.new"), place.path("etc/policies/a.yaml")).unwrap();
+    let since = Instant::now();
+    place.policies_told();
+    assert!(since.elapsed() < Duration::from_millis(700), "{:?}", since.elapsed());
+    drop(swap);
+}
+
+#[test]
 fn what_editors_do_is_told_once() {
     let place = Place::with_directory();
     fs::write(place.path("etc/policies/a.yaml"), "old").unwrap();
@@ -138,6 +152,21 @@ fn the_directory_may_come_go_and_be_replaced() {
     std::thread::sleep(QUIET);
     fs::write(place.path("etc/policies/b.yaml"), "x").unwrap();
     place.policies_told();
+}
+
+#[test]
+fn a_directory_that_is_made_again_is_watched_though_it_has_the_same_inode() {
+    let place = Place::with_directory();
+    for round in 0..5 {
+        fs::remove_dir_all(place.path("etc/policies")).unwrap();
+        fs::create_dir(place.path("etc/policies")).unwrap();
+        fs::write(place.path("etc/policies/a.yaml"), format!("{round}")).unwrap();
+        place.policies_told();
+        place.nothing_told();
+        fs::write(place.path("etc/policies/.new"), format!("{round} again")).unwrap();
+        fs::rename(place.path("etc/policies/.new"), place.path("etc/policies/a.yaml")).unwrap();
+        place.policies_told();
+    }
 }
 
 #[test]

@@ -106,6 +106,9 @@ pub(super) struct Id {
 pub(super) struct ContainerMetadata {
     #[prost(string, tag = "1")]
     pub name: String,
+    /// Tells containers of one name in one pod apart.
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

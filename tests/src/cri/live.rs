@@ -66,8 +66,9 @@ pub(super) fn run(guest: &Guest, engine: &Engine, agent: &Agent, report: &mut Re
 fn atomic(guest: &Guest, engine: &Engine, agent: &Agent, switches: u32) -> Result<std::result::Result<(), String>> {
     agent.put(guest, &[("live", &version(0))])?;
     let out = empty_out(guest)?;
-    let mut pods = Vec::new();
+    // What is dropped first takes the other with it: removing a pod costs less than each of its containers.
     let mut observers = Vec::new();
+    let mut pods = Vec::new();
     for runtime in &guest.runtimes {
         let pod =
             Pod::run(guest, engine, PodSpec::new(&format!("atomic-{}", runtime.name()), "live", &handler(*runtime, false)))?;
@@ -92,8 +93,8 @@ fn fleet(guest: &Guest, engine: &Engine, agent: &Agent, count: u32, switches: u3
     agent.put(guest, &[("live", &version(0))])?;
     let out = empty_out(guest)?;
     let pause = Duration::from_secs(1) * count / FLEET_ROUNDS_A_SECOND;
-    let mut pods: Vec<Pod> = Vec::new();
     let mut observers = Vec::new();
+    let mut pods: Vec<Pod> = Vec::new();
     for number in 0..count {
         if number % IN_A_POD == 0 {
             let runtime = guest.runtimes[pods.len() % guest.runtimes.len()];

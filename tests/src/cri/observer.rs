@@ -18,7 +18,7 @@ const FEW_SHARES: i64 = 2;
 /// From the start of a container to the first answer, and from SIGTERM to the last.
 const WORD_LIMIT: Duration = Duration::from_secs(60);
 
-/// An observer that runs.
+/// An observer that runs; its container is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Observer {
     /// Where it runs.
@@ -75,6 +75,13 @@ impl Observer {
             let seen = self.seen();
             Ok(seen.opens.is_some().then_some(seen))
         })
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        // Where its pod is gone already, so is this.
+        let _ = self.container.kill();
     }
 }
 

@@ -20,7 +20,8 @@ use crate::{Failure, Result};
 /// From a start to the end of a program that has nothing to do, under emulation.
 pub(super) const END_LIMIT: Duration = Duration::from_secs(60);
 
-static NEXT_POD: AtomicU32 = AtomicU32::new(0);
+/// Tells pods and containers of one name apart.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A pod to be.
 #[derive(Debug, Clone, Default)]
@@ -97,7 +98,7 @@ impl Pod {
     pub(super) fn run(guest: &Guest, engine: &Engine, spec: PodSpec) -> Result<Self> {
         let logs = guest.work.join("cri/logs");
         guest::make_directory(&logs)?;
-        let number = NEXT_POD.fetch_add(1, Ordering::Relaxed);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = PodConfig {
             metadata: Some(PodMetadata {
                 name: spec.name.clone(),
@@ -121,7 +122,8 @@ impl Pod {
 
     /// Creates a container, which does not run yet.
     pub(super) fn create(&self, spec: &ContainerSpec) -> Result<Container> {
-        let log = format!("{}-{}-{}.log", self.spec.name, spec.name, NEXT_POD.fetch_add(1, Ordering::Relaxed));
+        let attempt = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = format!("{}-{}-{attempt}.log", self.spec.name, spec.name);
         let mut namespaces = self.spec.namespaces();
         if let Some(target) = &spec.processes_of {
             namespaces = NamespaceOption { pid: NAMESPACE_TARGET, target_id: target.clone(), ..namespaces };
@@ -133,7 +135,7 @@ impl Pod {
             ("io.kubernetes.pod.namespace", &self.spec.namespace),
         ];
         let config = ContainerConfig {
-            metadata: Some(ContainerMetadata { name: spec.name.clone() }),
+            metadata: Some(ContainerMetadata { name: spec.name.clone(), attempt }),
             image: Some(Image { image: IMAGE.to_owned() }),
             command: spec.command.clone(),
             mounts: spec

@@ -109,7 +109,7 @@ impl Place<'_> {
         }
         let pod = self.pod("entrypoint", "starts", runtime)?;
         for round in 0..count {
-            let ended = pod.complete(&attack(&format!("c{round}"), &self.out))?;
+            let ended = pod.complete(&attack("entrypoint", &self.out))?;
             if let Err(why) = denied(&ended, &self.out)? {
                 return Ok(Err(format!("round {round}: {why}")));
             }
@@ -122,9 +122,7 @@ impl Place<'_> {
         let pod = self.pod("exec", "starts", runtime)?;
         for round in 0..count {
             // A new container each time: the first exec is the one that a late policy would miss.
-            let mut spec = self.stays();
-            spec.name = format!("c{round}");
-            let container = pod.start(&spec)?;
+            let container = pod.start(&self.stays())?;
             if let Err(why) = denied(&container.exec(&["/attack", "--mark"])?, &self.out)? {
                 return Ok(Err(format!("round {round}: {why}")));
             }
@@ -174,7 +172,6 @@ impl Place<'_> {
             return Ok(Err(why));
         }
         debugger.command = vec!["/bin/true".to_owned()];
-        debugger.name = "debugger-2".to_owned();
         Ok(success(&pod.complete(&debugger)?))
     }
 

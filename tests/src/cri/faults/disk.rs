@@ -16,11 +16,10 @@ const NOT_YAML: &str = "{ this is: [not a document\n";
 
 /// The last good version stays in force, for what runs and for what starts.
 pub(super) fn corrupted(world: &mut World<'_>) -> Result<Verdict> {
-    let pod = world.gated("corrupted", "live")?;
-    let observer = world.observer(&pod, "observer")?;
+    let observer = world.observer("observer")?;
     guest::write(&world.guest.policies.join("live.yaml"), NOT_YAML.as_bytes())?;
     world.agent.settle(world.guest)?;
-    let late = world.observer(&pod, "late")?;
+    let late = world.observer("late")?;
     if let Err(why) = late.end()?.expect([0]) {
         return Ok(Err(format!("a container that started after: {why}")));
     }
@@ -35,8 +34,7 @@ fn meets(observer: &Observer, version: u8, since: Duration) -> Result<()> {
 
 /// Another directory in the place of the first one.
 pub(super) fn replaced(world: &mut World<'_>) -> Result<Verdict> {
-    let pod = world.gated("replaced", "live")?;
-    let observer = world.observer(&pod, "observer")?;
+    let observer = world.observer("observer")?;
     let policies = &world.guest.policies;
     let (new, old) = (policies.with_extension("new"), policies.with_extension("old"));
     guest::remove_tree(&old)?;
@@ -60,8 +58,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// A policy that is removed is withdrawn, and comes back with its file.
 pub(super) fn emptied(world: &mut World<'_>) -> Result<Verdict> {
-    let pod = world.gated("emptied", "live")?;
-    let observer = world.observer(&pod, "observer")?;
+    let observer = world.observer("observer")?;
     let read = || observer.container.exec(&["/bin/cat", FILES[0]]);
     if read()?.success() {
         return Ok(Err("the policy was not in force".to_owned()));
@@ -118,9 +115,8 @@ pub(super) fn full(world: &mut World<'_>) -> Result<Verdict> {
 fn on_full_disk(world: &mut World<'_>, disk: &FullDisk) -> Result<Verdict> {
     world.agent.launch(world.guest)?;
     world.agent.settle(world.guest)?;
-    let pod = world.gated("disk-full", "starts")?;
     disk.fill()?;
-    let ended = pod.complete(&world.attack("attack"))?;
+    let ended = world.starts.complete(&world.attack("attack"))?;
     if let Err(why) = world.held(&ended)? {
         return Ok(Err(why));
     }

@@ -7,22 +7,13 @@ use crate::cri::pods::ContainerSpec;
 use crate::cri::starts::denied;
 use crate::guest;
 
-/// Containers in a pod.
-const IN_A_POD: u32 = 10;
-
 /// With many containers: they stay protected, the agent comes back to the runtime, and new ones are protected.
 pub(super) fn restarted(world: &mut World<'_>) -> Result<Verdict> {
     let count = if world.guest.ci { 10 } else { 50 };
-    let mut pods = Vec::new();
     let mut containers = Vec::new();
     for number in 0..count {
-        if number % IN_A_POD == 0 {
-            pods.push(world.gated(&format!("restarted-{number}"), "starts")?);
-        }
-        if let Some(pod) = pods.last() {
-            let stays = ContainerSpec::new(&format!("c{number}"), &["/bin/sleep", "100000"]);
-            containers.push(pod.start(&stays.with(&world.out, "/out"))?);
-        }
+        let stays = ContainerSpec::new(&format!("c{number}"), &["/bin/sleep", "100000"]);
+        containers.push(world.starts.start(&stays.with(&world.out, "/out"))?);
     }
     world.engine.stop();
     world.engine.start()?;
@@ -31,6 +22,9 @@ pub(super) fn restarted(world: &mut World<'_>) -> Result<Verdict> {
         if let Err(why) = denied(&container.exec(&["/attack", "--mark"])?, &world.out)? {
             return Ok(Err(why));
         }
+    }
+    for container in containers {
+        container.kill()?;
     }
     world.recovered()
 }

@@ -31,6 +31,10 @@ struct World<'a> {
     agent: &'a mut Agent,
     out: PathBuf,
     runtime: Runtime,
+    /// Two pods whose containers meet our hook even where the runtime lost the plugin: of the policy that denies a program, and
+    /// of the one that has two versions. They are there before anything goes wrong, and stay for all tests.
+    starts: Pod,
+    live: Pod,
 }
 
 type Test = fn(&mut World<'_>) -> Result<Verdict>;
@@ -56,13 +60,20 @@ pub(super) fn run(guest: &Guest, engine: &mut Engine, agent: &mut Agent, report:
         ("pid-in-another-container", numbers::pid_in_another),
     ];
     for runtime in guest.runtimes.iter().copied().take(if guest.ci { 1 } else { 2 }) {
-        for (test, run) in TESTS {
-            let name = format!("cri/faults/{}/{test}", runtime.name());
-            if !guest.wants(&name) {
-                continue;
-            }
-            let out = empty_out(guest)?;
-            let mut world = World { guest, engine: &mut *engine, agent: &mut *agent, out, runtime };
+        let name = |test: &str| format!("cri/faults/{}/{test}", runtime.name());
+        let wanted = TESTS.iter().filter(|(test, _)| guest.wants(&name(test)));
+        if wanted.clone().next().is_none() {
+            continue;
+        }
+        let pod = |app: &str| {
+            let spec = PodSpec::new(&format!("faults-{app}-{}", runtime.name()), app, &handler(runtime, true));
+            Pod::run(guest, engine, spec)
+        };
+        let (starts, live) = (pod("starts")?, pod("live")?);
+        let mut world = World { guest, engine: &mut *engine, agent: &mut *agent, out: empty_out(guest)?, runtime, starts, live };
+        for (test, run) in wanted {
+            let name = name(test);
+            world.out = empty_out(guest)?;
             let result = world.policies().and_then(|()| run(&mut world));
             // Whatever came of it, the next test has an agent.
             let repaired = world.repair();
@@ -93,21 +104,12 @@ impl World<'_> {
         self.agent.ready(self.guest)
     }
 
-    /// A pod whose containers meet our hook even where the runtime lost the plugin.
-    fn gated(&self, name: &str, app: &str) -> Result<Pod> {
-        self.pod(name, app, true)
-    }
-
-    fn pod(&self, name: &str, app: &str, gated: bool) -> Result<Pod> {
-        Pod::run(self.guest, self.engine, PodSpec::new(name, app, &handler(self.runtime, gated)))
-    }
-
     fn attack(&self, name: &str) -> ContainerSpec {
         attack(name, &self.out)
     }
 
-    fn observer(&self, pod: &Pod, name: &str) -> Result<Observer> {
-        Observer::start(pod, name, &self.out, Duration::ZERO)
+    fn observer(&self, name: &str) -> Result<Observer> {
+        Observer::start(&self.live, name, &self.out, Duration::ZERO)
     }
 
     /// The program did not run, whatever the reason.
@@ -117,11 +119,10 @@ impl World<'_> {
 
     /// New containers are protected, and only from what is denied.
     fn recovered(&self) -> Result<Verdict> {
-        let pod = self.gated("recovered", "starts")?;
-        if let Err(why) = denied(&pod.complete(&self.attack("denied"))?, &self.out)? {
+        if let Err(why) = denied(&self.starts.complete(&self.attack("denied"))?, &self.out)? {
             return Ok(Err(format!("afterwards: {why}")));
         }
-        let ended = pod.complete(&ContainerSpec::new("allowed", &["/bin/true"]))?;
+        let ended = self.starts.complete(&ContainerSpec::new("allowed", &["/bin/true"]))?;
         Ok(if ended.success() { Ok(()) } else { Err(format!("afterwards an allowed program: {ended}")) })
     }
 }

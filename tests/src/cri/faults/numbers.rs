@@ -9,9 +9,9 @@ use rustix::process::{Pid, Signal};
 
 use super::agent::forgotten;
 use super::{Verdict, World};
-use crate::cri::engine::CGROUPS;
+use crate::cri::engine::{CGROUPS, handler};
 use crate::cri::observer::FILES;
-use crate::cri::pods::ContainerSpec;
+use crate::cri::pods::{ContainerSpec, Pod, PodSpec};
 use crate::process::{Dialogue, Talk};
 use crate::{Failure, Result, guest};
 
@@ -24,8 +24,7 @@ const CONTAINERS: u32 = 15;
 
 /// The first process is killed as soon as it is in its cgroup, which is before the runtime starts it.
 pub(super) fn init_dies(world: &mut World<'_>) -> Result<Verdict> {
-    let pod = world.gated("init-dies", "starts")?;
-    let container = pod.create(&world.attack("attack"))?;
+    let container = world.starts.create(&world.attack("attack"))?;
     let procs = Path::new("/sys/fs/cgroup").join(CGROUPS.trim_start_matches('/')).join(&container.id).join("cgroup.procs");
     let done = AtomicBool::new(false);
     let (ended, killed) = std::thread::scope(|scope| {
@@ -62,8 +61,7 @@ fn kill_first(procs: &Path, done: &AtomicBool) -> u32 {
 
 /// A container that ran ends while there is no agent, and a process of the machine gets its number: that one is free.
 pub(super) fn pid_of_the_dead(world: &mut World<'_>) -> Result<Verdict> {
-    let pod = world.gated("pid-of-the-dead", "live")?;
-    let container = pod.start(&ContainerSpec::new("first", &["/bin/sleep", "100000"]))?;
+    let container = world.live.start(&ContainerSpec::new("first", &["/bin/sleep", "100000"]))?;
     let pid = container.pid()?;
     world.agent.kill();
     container.kill()?;
@@ -106,8 +104,9 @@ fn give_next(pid: i32) -> Result<()> {
 
 /// A container that no policy selects gets the number that a protected one had, and the other way round.
 pub(super) fn pid_in_another(world: &mut World<'_>) -> Result<Verdict> {
-    let (selected, stranger) = (world.gated("pid-selected", "live")?, world.gated("pid-stranger", "stranger")?);
-    let first = selected.start(&ContainerSpec::new("first", &["/bin/sleep", "100000"]))?;
+    let stranger = PodSpec::new("stranger", "stranger", &handler(world.runtime, true));
+    let stranger = Pod::run(world.guest, world.engine, stranger)?;
+    let first = world.live.start(&ContainerSpec::new("first", &["/bin/sleep", "100000"]))?;
     let pid = first.pid()?;
     first.kill()?;
     // So many numbers are taken between the setting of the counter and the first process of a container.
@@ -116,7 +115,7 @@ pub(super) fn pid_in_another(world: &mut World<'_>) -> Result<Verdict> {
     for round in 0..CONTAINERS {
         // The two take turns in what the number was before.
         let turn = usize::from(round % 2 == 1);
-        let (pod, expected) = [(&stranger, true), (&selected, false)][turn];
+        let (pod, expected) = [(&stranger, true), (&world.live, false)][turn];
         give_next(pid - before)?;
         let container = pod.start(&ContainerSpec::new(&format!("c{round}"), &["/bin/sleep", "100000"]))?;
         let got = container.pid()?;
