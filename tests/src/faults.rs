@@ -162,6 +162,7 @@ fn policies(guest: &Guest, report: &mut Report, runtime: Runtime) -> Result<()> 
             start.map(|start| expect(&start, ran, ""))
         });
     }
+    guest.configure("enforce", "audit")?;
     guest.set_policies(&[("faults", POLICY)])
 }
 

@@ -28,7 +28,7 @@ pub(super) fn run(guest: &Guest, engine: &Engine, agent: &mut Agent, report: &mu
     if let Some(runtime) = guest.runtimes.first()
         && guest.wants("cri/numbers/start")
     {
-        report.run("cri/numbers/start", || starts(guest, engine, agent, *runtime, if guest.ci { 8 } else { 100 }));
+        report.run("cri/numbers/start", || starts(guest, engine, agent, *runtime, if guest.ci { 6 } else { 100 }));
     }
     Ok(())
 }
