@@ -14,7 +14,7 @@ const ATTACK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis-attac
 const OBSERVER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/portcullis-observer"));
 
 /// A command of ours or of a runtime, under emulation.
-pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(300);
 
 /// What every suite is given.
 #[derive(Debug, Clone)]
