@@ -41,12 +41,13 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
 
 fn compile(name: &str) -> Result<(), String> {
     println!("cargo::rerun-if-changed={name}");
+    println!("cargo::rerun-if-changed=../ebpf/bpf/abi.h");
     println!("cargo::rerun-if-env-changed=CC");
     let sources = files(Path::new(name), "c")?;
     let output = std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or("cargo gave no OUT_DIR")?;
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let status = Command::new(&compiler)
-        .args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-s", "-o"])
+        .args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-s", "-I", "../ebpf/bpf", "-o"])
         .arg(output.join(format!("portcullis-{name}")))
         .args(&sources)
         .status()

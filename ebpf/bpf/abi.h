@@ -8,12 +8,14 @@
 #ifndef PORTCULLIS_ABI_H
 #define PORTCULLIS_ABI_H
 
-#define PC_LAYOUT 2u
+#define PC_LAYOUT 3u
 
 /* ---- segments: the memory that holds compiled policy sets --------------------------------------------------------- */
 /* One element of an ARRAY map inside an array of maps. Several sets share a segment; a set never crosses one. */
 #define PC_SEGMENT_BYTES (4u << 20)
 #define PC_SEGMENT_WORDS (PC_SEGMENT_BYTES / 4)
+/* Its memory goes on for what a column may add to a state's place, so that the two can be checked each for itself. */
+#define PC_SEGMENT_SIZE (PC_SEGMENT_BYTES + 65536)
 #define PC_MAX_SEGMENTS 64u
 /* Sets begin at a multiple of this. */
 #define PC_SET_ALIGN 512u

@@ -146,7 +146,7 @@ static __always_inline u32 sequence(bool cast, u64 address)
  * indexes are passed here: to look them up again in each function costs what ten bytes of a path cost.
  * (The segment as its words: clang would declare the struct forward, see pc_segment_map, and the verifier wants its size.)
  */
-__attribute__((noinline)) int pc_attempt(struct pc_scratch *s, u32 (*words)[PC_SEGMENT_WORDS], u32 start)
+__attribute__((noinline)) int pc_attempt(struct pc_scratch *s, u32 (*words)[PC_SEGMENT_SIZE / 4], u32 start)
 {
 	struct pc_segment *segment = (struct pc_segment *)words;
 	bool cast = pc_ladder == 1;

@@ -18,7 +18,7 @@ struct pc_task {
 #define PC_TASK_COUNTED 0x2u /* in slot.tasks: during an upgrade two builds of the programs see each birth and death */
 
 struct pc_segment {
-	u32 words[PC_SEGMENT_WORDS];
+	u32 words[PC_SEGMENT_SIZE / 4];
 };
 
 /* One component of a path: where its name is. */
@@ -81,8 +81,8 @@ struct pc_scratch {
 	u32 length;   /* of the text */
 	u32 name_len; /* of the current component */
 	u64 name;
-	u32 slash;
-	u32 pad;
+	u16 slash;    /* its column */
+	u16 pad[3];
 	struct pc_component chain[PC_MAX_DEPTH];
 	struct pc_event event;
 	u8 text[PC_PATH_MAX + PC_NAME_MAX + 1]; /* behind the event; while names are matched, one that was copied */

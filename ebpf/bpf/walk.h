@@ -185,8 +185,8 @@ static __always_inline void climb_one(bool cast, struct pc_scratch *s, struct cl
 
 /*
  * So many components a step: what is known of the climb stays in registers meanwhile, and each return from a callback is
- * dear where the kernel guards returns (on AMD, CONFIG_MITIGATION_SRSO): 93 ns became 50 for seven components. With eight a step it is 39, and all programs
- * together have 18,000 instructions more.
+ * dear where the kernel guards returns (on AMD, CONFIG_MITIGATION_SRSO): 93 ns became 50 for seven components. Eight a step save
+ * another 11, and cost 14,000 instructions in all programs together and a third more for the verifier.
  */
 #define PC_CLIMB_STRIDE 4
 
@@ -235,6 +235,7 @@ static __always_inline void climb(bool cast, struct pc_scratch *s)
 struct matching {
 	struct pc_scratch *scratch;
 	struct pc_segment *segment;
+	const u16 *classes;
 };
 
 /* The byte classes of a set. They begin at a multiple of PC_SET_ALIGN, so a mask keeps all of them inside the segment. */
@@ -252,22 +253,34 @@ static __always_inline u32 after_slash(struct pc_segment *segment, u32 classes, 
 /*
  * row[class(byte)], for a byte that was shifted left by one, which is its offset in the classes; what else is in the register does
  * not matter. Written out because most of a decision is spent here: offsets become addresses in their own registers, where clang
- * copies the base first.
+ * copies the base first, and what does not need the state comes before it, so that from state to state there is a mask, an
+ * addition and a load.
  */
-static __always_inline u64 advance(struct pc_segment *segment, const u16 *classes, u64 state, u64 twice)
+#define FOLLOW                                                                                                           \
+	"%[column] += %[segment]\n\t"                                                                                    \
+	"%[state] &= %[mask]\n\t"                                                                                        \
+	"%[column] += %[state]\n\t"                                                                                      \
+	"%[state] = *(u32 *)(%[column] + 0)"
+
+static __always_inline u64 advance(struct pc_segment *segment, const u16 *classes, u64 state, u64 column)
 {
-	asm volatile("%[twice] &= 0x1fe\n\t"
-		     "%[twice] += %[classes]\n\t"
-		     "%[twice] = *(u16 *)(%[twice] + 0)\n\t"
-		     "%[state] += %[twice]\n\t"
-		     "%[state] &= %[mask]\n\t"
-		     "%[state] += %[segment]\n\t"
-		     "%[state] = *(u32 *)(%[state] + 0)"
-		     : [twice] "+&r"(twice), [state] "+&r"(state)
-		     : [classes] "r"(classes), [segment] "r"(segment), [mask] "i"(PC_SEGMENT_BYTES - 4)
-		     : "memory");
+	asm volatile("%[column] &= 0x1fe\n\t"
+		     "%[column] += %[classes]\n\t"
+		     "%[column] = *(u16 *)(%[column] + 0)\n\t" FOLLOW
+		     : [column] "+&r"(column), [state] "+&r"(state)
+		     : [classes] "r"(classes), [segment] "r"(segment), [mask] "i"(PC_SEGMENT_BYTES - 4));
 	return state;
 }
+
+/* The same for a column that is known. */
+static __always_inline u64 follow(struct pc_segment *segment, u64 state, u64 column)
+{
+	asm volatile(FOLLOW
+		     : [column] "+&r"(column), [state] "+&r"(state)
+		     : [segment] "r"(segment), [mask] "i"(PC_SEGMENT_BYTES - 4));
+	return state;
+}
+#undef FOLLOW
 
 struct walk {
 	u64 name;
@@ -278,9 +291,10 @@ struct walk {
 };
 
 /* Up to eight bytes of a name. Returns true when the walk has ended. */
-static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct pc_segment *segment, struct walk *w)
+static __always_inline bool match_eight(bool cast, struct pc_scratch *s, const struct matching *m, struct walk *w)
 {
-	const u16 *classes = classes_at(segment, s->classes);
+	struct pc_segment *segment = m->segment;
+	const u16 *classes = m->classes;
 	u64 state = w->state, word;
 	u32 left;
 
@@ -294,7 +308,7 @@ static __always_inline bool match_eight(bool cast, struct pc_scratch *s, struct 
 		w->name = c->name;
 		w->left = c->len;
 		w->offset = 0;
-		state = column_at(segment, state + s->slash, 0);
+		state = follow(segment, state, s->slash);
 		if (!cast)
 			bpf_probe_read_kernel(s->text, bounded(c->len, PC_NAME_MAX), (void *)c->name);
 	}
@@ -344,7 +358,7 @@ static long match_step(u32 index, struct matching *m)
 
 #pragma unroll
 	for (i = 0; i < PC_MATCH_STRIDE; i++) {
-		if (match_eight(cast, s, m->segment, &w)) {
+		if (match_eight(cast, s, m, &w)) {
 			ended = 1;
 			break;
 		}
@@ -366,7 +380,8 @@ static __always_inline void match(struct pc_scratch *s, struct pc_segment *segme
 		s->state = after_slash(m.segment, s->classes, s->state);
 		return;
 	}
-	s->slash = classes_at(m.segment, s->classes)['/'];
+	m.classes = classes_at(segment, s->classes);
+	s->slash = m.classes['/'];
 	s->name_len = 0;
 	s->at = s->depth;
 	bpf_loop(PC_MAX_DEPTH * ((PC_NAME_MAX + 8) / 8), match_step, &m, 0);
@@ -379,7 +394,7 @@ static long name_step(u32 index, struct matching *m)
 
 	if (offset >= s->name_len)
 		return 1;
-	s->state = advance(m->segment, classes_at(m->segment, s->classes), s->state, (u64)s->text[bounded(offset, 0xff)] << 1);
+	s->state = advance(m->segment, m->classes, s->state, (u64)s->text[bounded(offset, 0xff)] << 1);
 	s->offset = offset + 1;
 	return 0;
 }
@@ -397,6 +412,7 @@ __attribute__((noinline)) int pc_match_name(u32 id)
 	m.segment = segment_at(s->segment);
 	if (!m.segment)
 		return 0;
+	m.classes = classes_at(m.segment, s->classes);
 	len = bounded(s->chain[0].len, PC_NAME_MAX);
 	if (!s->depth)
 		len = 0;

@@ -7,12 +7,15 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything in this module; part of the path of the pins.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Bytes of a segment: the memory that holds compiled policy sets.
 pub const SEGMENT_BYTES: u32 = 4 << 20;
 /// 32-bit words of a segment.
 pub const SEGMENT_WORDS: u32 = SEGMENT_BYTES / 4;
+/// Bytes of a segment's memory: what a column may add to the place of the last state is there, so that the verifier can check
+/// the two each for itself.
+pub const SEGMENT_SIZE: u32 = SEGMENT_BYTES + 65_536;
 /// Segments at most.
 pub const MAX_SEGMENTS: u32 = 64;
 /// Sets begin at a multiple of this many bytes.

@@ -296,7 +296,7 @@ fn plain<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, Error> {
 
 /// Creates segment 0 and maps it.
 fn attach_segment(ebpf: &Ebpf) -> Result<Mapping, Error> {
-    let fd = sys::create_array("pc_segment", abi::SEGMENT_BYTES).map_err(|e| Error::system("a segment", e))?;
+    let fd = sys::create_array("pc_segment", abi::SEGMENT_SIZE).map_err(|e| Error::system("a segment", e))?;
     let mapping = Mapping::new(fd.as_fd(), abi::SEGMENT_BYTES as usize).map_err(|e| Error::system("a segment", e))?;
     let number = fd.as_raw_fd().cast_unsigned().to_ne_bytes();
     let placed = by_hand(ebpf, "pc_segments")?.update(&0u32.to_ne_bytes(), &number);

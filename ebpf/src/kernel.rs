@@ -326,7 +326,7 @@ impl Kernel {
         // Refused with nohz_full CPUs. Deleting from a map of maps waits as well (kernel/bpf/syscall.c,
         // maybe_wait_bpf_programs), and there is never a last segment while fewer than the limit are in use.
         let failed = |error| Error::system("waiting for the kernel programs", error);
-        let inner = sys::create_array("pc_segment", abi::SEGMENT_BYTES).map_err(failed)?;
+        let inner = sys::create_array("pc_segment", abi::SEGMENT_SIZE).map_err(failed)?;
         let last = (abi::MAX_SEGMENTS - 1).to_ne_bytes();
         if self.segments.lookup(&last).map_err(failed)?.is_some() {
             return Err(failed(std::io::ErrorKind::ResourceBusy.into()));

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use crate::abi::{MAX_SEGMENTS, SEGMENT_BYTES};
+use crate::abi::{MAX_SEGMENTS, SEGMENT_BYTES, SEGMENT_SIZE};
 use crate::mmap::Mapping;
 use crate::{Error, sys};
 
@@ -25,13 +25,13 @@ impl Segment {
         let inner = match id {
             Some(id) => sys::map_by_id(id).map_err(failed)?,
             None => {
-                let inner = sys::create_array("pc_segment", SEGMENT_BYTES).map_err(failed)?;
+                let inner = sys::create_array("pc_segment", SEGMENT_SIZE).map_err(failed)?;
                 segments.insert_map(&key, &inner).map_err(failed)?;
                 inner
             }
         };
         let inner = sys::Map::new(inner).map_err(failed)?;
-        if inner.info.value_size != SEGMENT_BYTES {
+        if inner.info.value_size != SEGMENT_SIZE {
             return Err(Error::Shape { map: "pc_segments", layout: crate::abi::LAYOUT });
         }
         let mapping = Mapping::new(inner.fd(), SEGMENT_BYTES as usize).map_err(failed)?;

@@ -5,6 +5,8 @@
  */
 #include "attack.h"
 
+#include "abi.h" /* of ebpf/bpf: the pins are in a directory by layout */
+
 #include <linux/bpf.h>
 
 #define MAP_PREFIX "pc_"
@@ -107,7 +109,7 @@ static void programs_by_id(void)
 
 static void pins_in(const char *root)
 {
-	static const char *const pins[] = { "v1/maps/pc_slots", "v1/maps/slots", "v1/links", "v1" };
+	static const char *const pins[] = { "/maps/pc_slots", "/maps/slots", "/links", "" };
 	union bpf_attr attr;
 	char path[512];
 	size_t i;
@@ -115,7 +117,7 @@ static void pins_in(const char *root)
 	for (i = 0; i < sizeof(pins) / sizeof(pins[0]); i++) {
 		int fd;
 
-		snprintf(path, sizeof(path), "%s/portcullis/%s", root, pins[i]);
+		snprintf(path, sizeof(path), "%s/portcullis/v%u%s", root, PC_LAYOUT, pins[i]);
 		memset(&attr, 0, sizeof(attr));
 		attr.pathname = (uint64_t)(uintptr_t)path;
 		fd = bpf(BPF_OBJ_GET, &attr);

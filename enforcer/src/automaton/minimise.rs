@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::subset::{Dfa, Label};
 
-/// The minimal automaton. State numbers are in the order that a search from the starts meets them, sinks last.
+/// The minimal automaton. Sinks have the last numbers; [`number`] has the order of the others.
 #[derive(Debug)]
 pub(super) struct Minimal {
     pub(super) classes: usize,
@@ -214,20 +214,18 @@ fn predecessors(dfa: &Dfa) -> (Vec<u32>, Vec<u32>) {
     (list, ranges)
 }
 
-/// Numbers the blocks: in the order of their first state, with the sinks behind all others.
+/// Numbers the blocks, with the sinks behind all others.
+///
+/// In the order of a search that goes deep first, and first to where fewest bytes lead: the states of a rule's own text then follow
+/// each other in memory, and the walk of a path touches few pages. In the order of a broad search each byte is on another page,
+/// and a path of 64 bytes is more than a processor's first TLB holds.
 fn number(dfa: &Dfa, block_of: &[u32]) -> Minimal {
     let classes = dfa.classes;
-    let mut representative: Vec<u32> = Vec::new();
     let blocks = block_of.iter().max().map_or(0, |&block| block as usize + 1);
-    let mut met = vec![false; blocks];
-    for (state, &block) in block_of.iter().enumerate() {
-        if !std::mem::replace(&mut met[block as usize], true) {
-            representative.push(state as u32);
-        }
-    }
     let row = |state: u32| &dfa.rows[state as usize * classes..][..classes];
+    let order = deep_first(dfa, block_of, blocks);
     let is_sink = |state: &u32| row(*state).iter().all(|&target| block_of[target as usize] == block_of[*state as usize]);
-    let (sinks, others): (Vec<u32>, Vec<u32>) = representative.into_iter().partition(is_sink);
+    let (sinks, others): (Vec<u32>, Vec<u32>) = order.into_iter().partition(is_sink);
     let first_sink = others.len() as u32;
     let order: Vec<u32> = others.into_iter().chain(sinks).collect();
     let mut number_of = vec![0u32; blocks];
@@ -245,4 +243,33 @@ fn number(dfa: &Dfa, block_of: &[u32]) -> Minimal {
         name_starts: dfa.name_starts.iter().map(new).collect(),
         source_start: dfa.source_start.as_ref().map(new),
     }
+}
+
+/// One state of each block, in the order that [`number`] wants.
+fn deep_first(dfa: &Dfa, block_of: &[u32], blocks: usize) -> Vec<u32> {
+    let mut order = Vec::with_capacity(blocks);
+    let mut met = vec![false; blocks];
+    // The starts, and last whatever no start leads to.
+    let starts = dfa.path_starts.iter().chain(&dfa.name_starts).chain(&dfa.source_start).copied();
+    let mut next: Vec<(usize, u32)> = Vec::new();
+    let mut stack = Vec::new();
+    for start in starts.chain(0..dfa.labels.len() as u32) {
+        stack.push(start);
+        while let Some(state) = stack.pop() {
+            if std::mem::replace(&mut met[block_of[state as usize] as usize], true) {
+                continue;
+            }
+            order.push(state);
+            let row = &dfa.rows[state as usize * dfa.classes..][..dfa.classes];
+            let block = |state: u32| block_of[state as usize];
+            let mut targets: Vec<u32> = row.to_vec();
+            targets.sort_by_key(|&target| block(target));
+            next.clear();
+            next.extend(targets.chunk_by(|&a, &b| block(a) == block(b)).map(|same| (same.len(), same[0])));
+            // The stack is emptied from its end, so the one that fewest bytes lead to goes on last.
+            next.sort_by_key(|&(bytes, target)| (std::cmp::Reverse(bytes), std::cmp::Reverse(target)));
+            stack.extend(next.iter().map(|&(_, target)| target).filter(|&target| !met[block(target) as usize]));
+        }
+    }
+    order
 }

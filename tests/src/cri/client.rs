@@ -99,12 +99,18 @@ impl Client {
         Ok(())
     }
 
-    /// Where a container's life is, with the runtime's own facts as JSON.
-    pub(super) fn status(&self, id: &str) -> Result<(Status, String)> {
+    /// Where a container's life is.
+    pub(super) fn status(&self, id: &str) -> Result<Status> {
+        let request = StatusRequest { container_id: id.to_owned(), verbose: false };
+        let answer: StatusResponse = self.runtime("ContainerStatus", &request, QUESTION_LIMIT)?;
+        answer.status.ok_or_else(|| Failure::Answer { what: "ContainerStatus".to_owned(), text: String::new() })
+    }
+
+    /// The runtime's own facts of a container, as JSON; several times the work of a status.
+    pub(super) fn facts(&self, id: &str) -> Result<String> {
         let request = StatusRequest { container_id: id.to_owned(), verbose: true };
         let mut answer: StatusResponse = self.runtime("ContainerStatus", &request, QUESTION_LIMIT)?;
-        let status = answer.status.ok_or_else(|| Failure::Answer { what: "ContainerStatus".to_owned(), text: String::new() })?;
-        Ok((status, answer.info.remove("info").unwrap_or_default()))
+        Ok(answer.info.remove("info").unwrap_or_default())
     }
 
     /// All containers.

@@ -30,8 +30,9 @@ const CONFIG: &str = "/etc/portcullis/config.yaml";
 const LAST_WORDS: usize = 8;
 /// The agent's state directory: its own, on a tmpfs as an installation has it.
 const STATE: &str = "/run/portcullis-cri/agent";
-/// Between two looks at a condition that is waited for.
-const POLL: Duration = Duration::from_millis(10);
+/// Between two looks at a condition that is waited for. A look may be a question to the runtime, which on an emulated processor
+/// keeps it from its work.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Waits for a condition that `look` finds.
 fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {

@@ -248,13 +248,13 @@ impl Container {
 
     /// What it came to, if it has ended.
     pub(super) fn ended(&self) -> Result<Option<Ended>> {
-        let (status, _) = self.client.status(&self.id)?;
+        let status = self.client.status(&self.id)?;
         Ok((status.state == EXITED).then(|| Ended { refusal: None, code: status.exit_code, said: self.said() }))
     }
 
     /// The process id of its first process, in the machine's numbers.
     pub(super) fn pid(&self) -> Result<i32> {
-        let (_, info) = self.client.status(&self.id)?;
+        let info = self.client.facts(&self.id)?;
         let json: serde_json::Value = serde_json::from_str(&info).unwrap_or_default();
         json["pid"]
             .as_i64()
