@@ -4,6 +4,9 @@
 //!
 //! A fake runtime in this process creates containers through NRI; the agent, with the real enforcer and 200 policies, is a process
 //! of its own. No kernel programs are needed: a creation selects policies and writes a record, and arms nothing.
+//!
+//! `nri_bench serve SOCKET` is that agent alone, for another runtime's end: `nri-plugin/nri/tests/go-peer/run -- nri_bench serve
+//! {socket}`. Its policies are for other containers of the namespace `peer` than the Go peer's, whose containers have no processes.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use portcullis_agent::alerts::Alerts;
 use portcullis_agent::control::{AgentStatus, Call, Client, Outcome};
 use portcullis_agent::service::{Service, Settings, runtime};
 use portcullis_enforcer::{Config, Enforcer};
+use tokio::signal::unix::{SignalKind, signal};
 
 type Failed = Box<dyn Error>;
 
@@ -31,19 +35,20 @@ fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["agent", directory] => agent(Path::new(directory)),
+        ["serve", socket] => serve(Path::new(socket)),
         [] => runtime()?.block_on(measure(CREATIONS)),
         [count] => runtime()?.block_on(measure(count.parse()?)),
-        _ => Err("usage: nri_bench [CREATIONS]".into()),
+        _ => Err("usage: nri_bench [CREATIONS | serve SOCKET]".into()),
     }
 }
 
-fn settings(directory: &Path, enforcer: &Enforcer) -> Settings {
+fn settings(directory: &Path, socket: &Path, enforcer: &Enforcer) -> Settings {
     Settings {
         policy_dir: directory.join("policies"),
         known_dir: enforcer.state().known_dir(),
         control_socket: directory.join("agent.sock"),
         control_uid: rustix::process::geteuid().as_raw(),
-        nri_sockets: vec![directory.join("nri.sock")],
+        nri_sockets: vec![socket.to_owned()],
         nri_required: true,
         gate_hook: PathBuf::from("/usr/libexec/portcullis/portcullis-hook"),
         started_by_runtime: false,
@@ -52,15 +57,32 @@ fn settings(directory: &Path, enforcer: &Enforcer) -> Settings {
 
 /// The agent's process; ends with its standard input.
 fn agent(directory: &Path) -> Result<(), Failed> {
-    let config = Config { policy_dir: directory.join("policies"), state_dir: directory.join("state"), ..Config::default() };
-    let enforcer = Arc::new(Enforcer::open(config)?);
-    let settings = settings(directory, &enforcer);
     runtime()?.block_on(async {
-        let service = Service::start(enforcer, &settings, Alerts::default()).await?;
+        let service = start(directory, &directory.join("nri.sock")).await?;
         tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
         service.stop().await;
         Ok(())
     })
+}
+
+/// The agent for somebody else's runtime; ends with SIGTERM.
+fn serve(socket: &Path) -> Result<(), Failed> {
+    let temporary = tempfile::tempdir()?;
+    write_policies(&temporary.path().join("policies"), "peer")?;
+    runtime()?.block_on(async {
+        let mut ended = signal(SignalKind::terminate())?;
+        let service = start(temporary.path(), socket).await?;
+        ended.recv().await;
+        service.stop().await;
+        Ok(())
+    })
+}
+
+async fn start(directory: &Path, socket: &Path) -> Result<Service, Failed> {
+    let config = Config { policy_dir: directory.join("policies"), state_dir: directory.join("state"), ..Config::default() };
+    let enforcer = Arc::new(Enforcer::open(config)?);
+    let settings = settings(directory, socket, &enforcer);
+    Ok(Service::start(enforcer, &settings, Alerts::default()).await?)
 }
 
 struct Agent {
@@ -100,11 +122,11 @@ impl Drop for Agent {
     }
 }
 
-fn write_policies(directory: &Path) -> Result<(), Failed> {
+fn write_policies(directory: &Path, namespace: &str) -> Result<(), Failed> {
     std::fs::create_dir_all(directory)?;
     for number in 0..POLICIES {
         let mut text = format!(
-            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: policy-{number}\n  namespace: shop\n\
+            "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: policy-{number}\n  namespace: {namespace}\n\
              spec:\n  selector:\n    matchLabels:\n      app: app-{}\n  file:\n    matchPaths:\n",
             number % 100
         );
@@ -145,7 +167,7 @@ fn container(number: usize) -> Container {
 
 async fn measure(creations: usize) -> Result<(), Failed> {
     let temporary = tempfile::tempdir()?;
-    write_policies(&temporary.path().join("policies"))?;
+    write_policies(&temporary.path().join("policies"), "shop")?;
     let runtime = FakeRuntime::listen(temporary.path().join("nri.sock"), Profile::containerd_2_3())?;
     let agent = Agent::start(temporary.path())?;
     let plugin = connected(&runtime, &[], &[]).await?;

@@ -67,7 +67,7 @@ func checkAll(c *checks, o options) {
 	}
 
 	// A plugin that hangs: every version of NRI creates the container and drops the plugin.
-	c.check("stop the plugin's process", p.signal(syscall.SIGSTOP))
+	c.check("stop the plugin's process", p.freeze())
 	started = time.Now()
 	_, err = r.create("hanging", "")
 	c.check("the runtime gives up a hanging plugin", gaveUp(err, time.Since(started), o.timeout))

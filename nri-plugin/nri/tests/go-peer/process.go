@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -34,6 +37,31 @@ func startPlugin(o options) (*plugin, error) {
 }
 
 func (p *plugin) signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// freeze stops the process, and waits until each of its threads stands still: the signal alone lets them run on for a while.
+func (p *plugin) freeze() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		if err != nil {
+			return err
+		}
+		still := 0
+		for _, thread := range threads {
+			stat, err := os.ReadFile(thread)
+			// The state follows the name, which is in parentheses and may hold others.
+			if at := strings.LastIndex(string(stat), ") "); err == nil && at >= 0 && strings.HasPrefix(string(stat)[at+2:], "T") {
+				still++
+			}
+		}
+		if still > 0 && still == len(threads) {
+			return nil
+		}
+	}
+	return errors.New("it does not stand still")
+}
 
 func (p *plugin) kill() {
 	if p.cmd.Process == nil {
