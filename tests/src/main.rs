@@ -22,7 +22,7 @@ mod starts;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 
@@ -183,6 +183,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     let suites = if arguments.suites.is_empty() { SUITES.to_vec() } else { arguments.suites };
     let mut report = Report::default();
     for suite in suites {
+        let begin = Instant::now();
         let result = guest.load().and_then(|()| match suite {
             Suite::Conformance => conformance::run(&guest, arguments.corpus.as_deref(), &mut report),
             Suite::Attacks => attacks::run(&guest, &mut report),
@@ -196,6 +197,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         if let Err(error) = result {
             report.fail(&format!("{suite:?}").to_lowercase(), error);
         }
+        println!("# {}: {} s", format!("{suite:?}").to_lowercase(), begin.elapsed().as_secs());
     }
     Ok(report.finish())
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -306,16 +306,12 @@ pub fn limited(pids: i64) -> LinuxResources {
     resources
 }
 
-/// The example of this name, built if need be.
+/// The example of this name. `cargo test` builds the examples before the tests; a build from here would be with other features of
+/// the dependencies than the workspace's, and so of everything once more.
 pub fn example(name: &str) -> PathBuf {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let built = std::process::Command::new(cargo)
-        .args(["build", "--quiet", "--example", name, "--manifest-path"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .status()
-        .unwrap();
-    assert!(built.success());
     // tests/x-HASH is in deps/, beside examples/.
     let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().parent().unwrap().join("examples").join(name)
+    let example = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(example.exists(), "{} is not built; `cargo test --test` does not build examples", example.display());
+    example
 }
