@@ -131,10 +131,16 @@ __attribute__((noinline)) int pc_mon_path(struct pc_mon_scratch *s)
 
 #define PC_MON_TRIES 4
 
+/* fs/d_path.c says (deleted) for the same. What has no parent is not hashed, and not gone: the root of a file system. */
+static __always_inline bool lost_its_name(u64 dentry)
+{
+	return !read_u64(field_address(struct dentry, d_hash.pprev, dentry)) &&
+	       read_u64(field_address(struct dentry, d_parent, dentry)) != dentry;
+}
+
 /* Appends a path of the task's; its flags are left in s->flags. Returns its length. */
 static __always_inline u32 tell_path(struct pc_mon_scratch *s, u64 dentry, u64 vfsmount)
 {
-	u64 inode = read_u64(field_address(struct dentry, d_inode, dentry));
 	u32 start = s->length, torn = 1;
 	int i;
 
@@ -152,8 +158,7 @@ static __always_inline u32 tell_path(struct pc_mon_scratch *s, u64 dentry, u64 v
 	/* The kernel's own mounts carry MNT_NS_INTERNAL, an error pointer; of these only memfds and their like are executed. */
 	if (read_u64(field_address(struct mount, mnt_ns, s->mount)) >= (u64)-4095)
 		s->flags |= PC_MON_PATH_INTERNAL;
-	else if (!read_u32(field_address(struct inode, i_nlink, inode)) ||
-		 (dentry != s->root && !read_u64(field_address(struct dentry, d_hash.pprev, dentry))))
+	else if (lost_its_name(dentry))
 		s->flags |= PC_MON_PATH_UNLINKED;
 	return s->length - start;
 }

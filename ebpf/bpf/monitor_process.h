@@ -173,7 +173,7 @@ int BPF_PROG(pc_mon_exit, struct task_struct *task)
 	struct pc_mon_process e;
 	struct pc_mon_life life = {};
 	struct signal_struct *signal;
-	u32 wanted = visible(), one = 1;
+	u32 wanted = visible(), one = 1, status;
 
 	if (!wanted)
 		return 0;
@@ -187,7 +187,11 @@ int BPF_PROG(pc_mon_exit, struct task_struct *task)
 	if (bpf_map_update_elem(&pc_mon_ended, &life, &one, BPF_NOEXIST) == -EEXIST)
 		return 0;
 	/* What wait(2) says (kernel/exit.c, wait_task_zombie). */
-	e.status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->group_leader->exit_code;
+	status = task->group_leader->exit_code;
+	asm volatile("" : "+r"(status)); /* else clang may choose between the two addresses, and the verifier wants one type for each load */
+	if (signal->flags & SIGNAL_GROUP_EXIT)
+		status = signal->group_exit_code;
+	e.status = status;
 	send(&e, 0);
 	return 0;
 }

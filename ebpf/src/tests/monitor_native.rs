@@ -106,6 +106,9 @@ fn a_program_is_told_once_with_all_that_it_is() {
         assert_eq!(event.header.cgroup, first.cgroup);
     }
     assert!(told.is_sorted_by_key(|event| event.header.time_ns));
+    // The root of a file system has no name of its own, and has not lost one.
+    let told = life(&mut events, Command::new("/bin/true").current_dir("/proc"));
+    assert_eq!((told[1].cwd.as_slice(), told[1].header.cwd_flags), (&b"/proc"[..], 0));
     assert_eq!((events.lost(), events.malformed()), (0, 0));
 }
 
