@@ -1,4 +1,5 @@
-//! Compiles the kernel programs. One object from one C file, so that every hook shares one set of maps.
+//! Compiles the kernel programs. One object for enforcement, from one C file, so that every hook shares one set of maps; one for
+//! the monitor.
 
 use std::env;
 use std::error::Error;
@@ -12,10 +13,11 @@ use sha2::{Digest, Sha256};
 const COMPILERS: [&str; 9] =
     ["clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-16", "clang-15", "clang-14"];
 
-/// Every type of `abi.h`, so that a test can compare them with their mirrors: the object of the programs keeps the type
+/// Every type of `abi.h` and `monitor_abi.h`, so that a test can compare them with their mirrors: the object of the programs keeps the type
 /// information only of what it declares variables of.
 const LAYOUT: &str = r#"
 #include "abi.h"
+#include "monitor_abi.h"
 struct {
 	struct pc_decision decision;
 	struct pc_set set;
@@ -27,6 +29,10 @@ struct {
 	struct pc_stats stats;
 	enum pc_kind kind;
 	enum pc_op op;
+	struct pc_mon_config monitor_config;
+	struct pc_mon_process process;
+	struct pc_mon_stats monitor_stats;
+	enum pc_mon_kind monitor_kind;
 } pc_layout;
 "#;
 
@@ -39,11 +45,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", entry?.path().display());
     }
     let clang = find_clang()?;
-    compile(&clang, &sources.join("portcullis.bpf.c"), &out.join("portcullis.bpf.o"))?;
-    // Here and not at run time: hashing half a megabyte would be the longest step of a container's start.
-    let hash: String =
-        Sha256::digest(fs::read(out.join("portcullis.bpf.o"))?).iter().take(8).map(|b| format!("{b:02x}")).collect();
-    println!("cargo:rustc-env=PORTCULLIS_OBJECT_HASH={hash}");
+    for (name, variable) in [("portcullis", "PORTCULLIS_OBJECT_HASH"), ("monitor", "PORTCULLIS_MONITOR_HASH")] {
+        let object = out.join(format!("{name}.bpf.o"));
+        compile(&clang, &sources.join(format!("{name}.bpf.c")), &object)?;
+        // Here and not at run time: hashing half a megabyte would be the longest step of a container's start.
+        let hash: String = Sha256::digest(fs::read(object)?).iter().take(8).map(|b| format!("{b:02x}")).collect();
+        println!("cargo:rustc-env={variable}={hash}");
+    }
     let layout = out.join("layout.c");
     fs::write(&layout, LAYOUT)?;
     compile(&clang, &layout, &out.join("layout.bpf.o"))?;

@@ -22,6 +22,7 @@ mod doorway;
 mod error;
 mod instance;
 pub mod node;
+pub mod processes;
 mod reconcile;
 mod run;
 pub mod service;

@@ -16,6 +16,7 @@
 #define EPERM 1
 #define ENOMEM 12
 #define EACCES 13
+#define EEXIST 17
 
 typedef __u8 u8;
 typedef __u16 u16;
@@ -31,6 +32,14 @@ typedef _Bool bool;
 typedef struct {
 	unsigned int val;
 } kuid_t;
+
+typedef struct {
+	unsigned int val;
+} kgid_t;
+
+typedef struct {
+	int counter;
+} atomic_t;
 
 struct qstr {
 	union {
@@ -118,6 +127,7 @@ struct file {
 
 struct fs_struct {
 	struct path root;
+	struct path pwd;
 };
 
 struct nsproxy {
@@ -125,11 +135,40 @@ struct nsproxy {
 };
 
 struct mm_struct {
+	unsigned long arg_start;
+	unsigned long arg_end;
 	struct file *exe_file;
 };
 
 struct cred {
+	kuid_t uid;
+	kgid_t gid;
 	kuid_t fsuid;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
+struct tty_struct {
+	char name[64];
+};
+
+struct signal_struct {
+	atomic_t live;
+	struct tty_struct *tty;
+	unsigned int flags;
+	int group_exit_code;
 };
 
 struct kernfs_node {
@@ -153,6 +192,15 @@ struct task_struct {
 	unsigned int flags;
 	int pid;
 	int tgid;
+	int exit_code;
+	u64 start_boottime;
+	kuid_t loginuid;
+	unsigned int sessionid;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct signal_struct *signal;
+	char comm[16];
 	struct mm_struct *mm;
 	struct fs_struct *fs;
 	struct nsproxy *nsproxy;
@@ -234,5 +282,8 @@ struct bpf_prog {
 
 /* include/linux/sched.h */
 #define PF_EXITING 0x4u
+#define PF_KTHREAD 0x00200000u
+#define CLONE_THREAD 0x00010000ul
+#define SIGNAL_GROUP_EXIT 0x4u /* include/linux/sched/signal.h */
 
 #endif

@@ -5,17 +5,7 @@
 
 #include "kernel.h"
 #include "abi.h"
-
-/* Identity of a task. Set once, inherited by fork, never dropped: see identity.h. */
-struct pc_task {
-	u32 slot;
-	u32 epoch;
-	u32 gen;    /* slot generation for which source was found */
-	u16 source; /* source class of the current executable */
-	u16 flags;
-};
-#define PC_TASK_LOADER 0x1u  /* runs a program loader by hand: what it maps as code is an execution */
-#define PC_TASK_COUNTED 0x2u /* in slot.tasks: during an upgrade two builds of the programs see each birth and death */
+#include "task.h"
 
 struct pc_segment {
 	u32 words[PC_SEGMENT_SIZE / 4];
@@ -99,13 +89,6 @@ struct {
 	__type(key, int);
 	__type(value, struct pc_scratch);
 } pc_own_scratch SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct pc_task);
-} pc_tasks SEC(".maps");
 
 struct pc_segment_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -15,6 +15,7 @@
 #define PORTCULLIS_WALK_H
 
 #include "maps.h"
+#include "read.h"
 
 #define PC_PATH_FOUND 1u    /* the chain leads to the container's root */
 #define PC_PATH_OUTSIDE 2u  /* it ends elsewhere: another mount tree, a detached mount */
@@ -35,14 +36,6 @@
 			     :                                                                                           \
 			     : "r3", "r4", "r5", "memory");                                                              \
 		(type *)__out;                                                                                           \
-	})
-
-/* Keeps an index inside its array in a way that clang can't undo. */
-#define bounded(index, mask)                                                                                             \
-	({                                                                                                               \
-		u64 __i = (u64)(index);                                                                                  \
-		asm volatile("%[i] &= %[m]" : [i] "+r"(__i) : [m] "i"(mask));                                            \
-		__i;                                                                                                     \
 	})
 
 static __always_inline struct pc_scratch *scratch_at(u32 id)
@@ -70,21 +63,6 @@ static __always_inline u32 column_at(struct pc_segment *segment, u32 state, u32 
 {
 	return *(u32 *)((u8 *)segment->words + bounded(state + 4 * column, PC_SEGMENT_BYTES - 4));
 }
-
-static __always_inline u64 mount_of(struct vfsmount *mnt)
-{
-	return (u64)mnt - bpf_core_field_offset(struct mount, mnt);
-}
-
-static __always_inline u64 read_u64(u64 address)
-{
-	u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
-	return value;
-}
-
-#define field_address(type, field, address) ((address) + bpf_core_field_offset(type, field))
 
 /*
  * The word at an address, as a number. Reading a pointer through its own type would give the verifier a different state for

@@ -98,6 +98,12 @@ pub enum Error {
     /// Another process reads the alerts.
     #[error("another process already reads the alerts; stop it first, each alert is delivered once")]
     EventsTaken,
+    /// The monitor is not loaded on this host.
+    #[error("the monitor's programs are not loaded on this host")]
+    MonitorNotLoaded,
+    /// Another process reads the events of processes.
+    #[error("another process already reads the events of processes; stop it first, each event is delivered once")]
+    ProcessEventsTaken,
 }
 
 impl Error {

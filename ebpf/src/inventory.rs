@@ -79,7 +79,7 @@ impl Kernel {
 }
 
 /// The program behind a pin, which is the program itself or a link to it, as its descriptor says.
-fn program_of(object: OwnedFd) -> std::io::Result<(OwnedFd, bool)> {
+pub(crate) fn program_of(object: OwnedFd) -> std::io::Result<(OwnedFd, bool)> {
     let target = fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))?;
     if target.to_string_lossy().contains("bpf-prog") {
         return Ok((object, false));

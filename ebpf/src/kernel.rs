@@ -93,7 +93,7 @@ impl Kernel {
         })
     }
 
-    /// Takes everything out of force and forgets what was armed.
+    /// Takes everything out of force, the monitor too, and forgets what was armed.
     ///
     /// # Errors
     /// If a pin can't be removed.
@@ -336,14 +336,11 @@ impl Kernel {
     }
 }
 
-fn open_map(place: &Place, name: &'static str, value_size: usize, entries: u32) -> Result<sys::Map, Error> {
+pub(crate) fn open_map(place: &Place, name: &'static str, value_size: usize, entries: u32) -> Result<sys::Map, Error> {
     let pin = place.map(name);
     let map = sys::open_pin(&pin).and_then(sys::Map::new).map_err(|error| Error::file(&pin, error))?;
-    if map.info.value_size as usize == value_size && map.info.max_entries == entries {
-        Ok(map)
-    } else {
-        Err(Error::Shape { map: name, layout: LAYOUT })
-    }
+    let shape = (map.info.value_size as usize, map.info.max_entries);
+    if shape == (value_size, entries) { Ok(map) } else { Err(Error::Shape { map: name, layout: place.version() }) }
 }
 
 fn map_memory(map: &sys::Map) -> Result<Mapping, Error> {

@@ -4,6 +4,9 @@
 //! what is pinned goes on without any process of ours. This crate knows slots, sets and segments, and nothing of policies;
 //! what is written into them is the enforcer's business.
 //!
+//! [`monitor`] is a second object that tells what processes do. It decides nothing, and works also where BPF is no active
+//! security module.
+//!
 //! Unsafe code is confined to two private modules, one for `bpf(2)` and one for mappings.
 
 pub mod abi;
@@ -18,9 +21,11 @@ mod kallsyms;
 mod kernel;
 mod load;
 mod mmap;
+pub mod monitor;
 mod pins;
 mod probe;
 mod programs;
+mod ring;
 mod segment;
 mod sys;
 mod table;
@@ -40,3 +45,7 @@ pub use segment::Segment;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
 /// The same, with the hash that build.rs made.
 const PROGRAMS: load::Object<'static> = load::Object { bytes: OBJECT, hash: env!("PORTCULLIS_OBJECT_HASH") };
+/// The compiled programs of the monitor.
+static MONITOR_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/monitor.bpf.o"));
+/// The same, with the hash that build.rs made.
+const MONITOR_PROGRAMS: load::Object<'static> = load::Object { bytes: MONITOR_OBJECT, hash: env!("PORTCULLIS_MONITOR_HASH") };

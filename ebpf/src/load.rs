@@ -165,7 +165,7 @@ pub(crate) fn open_object(object: &[u8], host: &Host, ladder: Ladder, place: Opt
 }
 
 /// Gives every program to the verifier. That takes most of the time, and the kernel verifies several at once.
-fn verify(ebpf: &mut Ebpf, present: &[Program]) -> Result<(), Error> {
+pub(crate) fn verify(ebpf: &mut Ebpf, present: &[Program]) -> Result<(), Error> {
     let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Btf(error.to_string()))?;
     let mut work: Vec<(&Program, &mut AyaProgram)> = ebpf
         .programs_mut()
@@ -184,8 +184,25 @@ fn verify(ebpf: &mut Ebpf, present: &[Program]) -> Result<(), Error> {
     })
 }
 
+/// The verifier gives up with EAGAIN where its thread has a signal pending, be it one that is ignored: the end of a child that
+/// another thread has started will do. libbpf tries as often.
+const ATTEMPTS: usize = 5;
+
 fn verify_one(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Result<(), Error> {
-    let result = match (&program.attach, loaded) {
+    let mut result = give(program, loaded, btf)?;
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {
+                result = give(program, loaded, btf)?;
+            }
+            _ => break,
+        }
+    }
+    result.map_err(|source| refused(program, source))
+}
+
+fn give(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Result<Result<(), ProgramError>, Error> {
+    Ok(match (&program.attach, loaded) {
         (Attach::Lsm(hook), AyaProgram::Lsm(loaded)) => loaded.load(hook, btf),
         (Attach::Tracepoint(point), AyaProgram::BtfTracePoint(loaded)) => loaded.load(point, btf),
         (Attach::Iterator(list), AyaProgram::Iter(loaded)) => loaded.load(list, btf),
@@ -193,15 +210,14 @@ fn verify_one(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Res
         _ => {
             return Err(Error::Object(format!("the program {} has another type than its section says", program.name)));
         }
-    };
-    result.map_err(|source| refused(program, source))
+    })
 }
 
 fn refused(program: &Program, source: ProgramError) -> Error {
     Error::Program { program: program.name.clone(), source: Box::new(source) }
 }
 
-fn attach_and_pin(ebpf: &mut Ebpf, program: &Program, directory: &Path) -> Result<(), Error> {
+pub(crate) fn attach_and_pin(ebpf: &mut Ebpf, program: &Program, directory: &Path) -> Result<(), Error> {
     let pin: PathBuf = directory.join(&program.name);
     let refused = |source| refused(program, source);
     let link: FdLink = match ebpf.program_mut(&program.name) {

@@ -3,6 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/portcullis/v<layout>/maps/<map>
 //! /sys/fs/bpf/portcullis/v<layout>/links/<build>/<program>
+//! /sys/fs/bpf/portcullis/monitor-v<layout>/                 the same for the monitor
 //! ```
 //!
 //! A directory of links is made under the name `<build>-new` and renamed when it is whole, so a crash never leaves half a
@@ -18,8 +19,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::mount::{MountFlags, mount};
 
-use crate::Error;
 use crate::abi::LAYOUT;
+use crate::{Error, monitor};
 
 /// include/uapi/linux/magic.h
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -36,6 +37,8 @@ pub(crate) struct Place {
     root: PathBuf,
     /// Directory of the locks.
     run: PathBuf,
+    /// Name of the directory of what is loaded here, and the version of its layout, which is the end of that name.
+    layout: (&'static str, u32),
 }
 
 impl Place {
@@ -47,11 +50,22 @@ impl Place {
     /// A place beside it, for benchmarks and tests.
     pub(crate) fn named(name: &str) -> Place {
         let mount = PathBuf::from("/sys/fs/bpf");
-        Place { root: mount.join(name), mount, run: Path::new("/run").join(name) }
+        Place { root: mount.join(name), mount, run: Path::new("/run").join(name), layout: ("v", LAYOUT) }
+    }
+
+    /// The monitor's part of this place. The locks are the same.
+    pub(crate) fn monitor(&self) -> Place {
+        Place { layout: ("monitor-v", monitor::abi::LAYOUT), ..self.clone() }
     }
 
     fn layout(&self) -> PathBuf {
-        self.root.join(format!("v{LAYOUT}"))
+        let (name, version) = self.layout;
+        self.root.join(format!("{name}{version}"))
+    }
+
+    /// Version of the layout of what is here.
+    pub(crate) fn version(&self) -> u32 {
+        self.layout.1
     }
 
     pub(crate) fn maps(&self) -> PathBuf {
@@ -101,12 +115,12 @@ impl Place {
         Ok(file)
     }
 
-    /// The right to read the alerts, which only one process can have.
-    pub(crate) fn lock_events(&self) -> Result<File, Error> {
-        let (file, path) = self.lock_file("events.lock")?;
+    /// The right to read a ring, which only one process can have; nothing if another has it.
+    pub(crate) fn lock_reader(&self, name: &str) -> Result<Option<File>, Error> {
+        let (file, path) = self.lock_file(name)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::EventsTaken),
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(Error::file(path, error)),
         }
     }
@@ -145,6 +159,12 @@ impl Place {
 
     /// Makes what was begun the one build in force. In every instant at least one whole build is attached.
     pub(crate) fn finish(&self, build: &str) -> Result<(), Error> {
+        self.settle(build)?;
+        self.keep_only(build)
+    }
+
+    /// Makes what was begun a whole build, beside the one that was in force.
+    pub(crate) fn settle(&self, build: &str) -> Result<(), Error> {
         let (from, to) = (self.links().join(format!("{build}{NEW}")), self.build(build));
         if to.exists() {
             // Somebody has removed pins from it; what is left of it stays attached until the new one is in place.
@@ -152,8 +172,7 @@ impl Place {
             remove(&aside)?;
             rename(&to, &aside)?;
         }
-        rename(&from, &to)?;
-        self.keep_only(build)
+        rename(&from, &to)
     }
 
     /// Removes every directory of links but that of one build.
@@ -166,29 +185,25 @@ impl Place {
         Ok(())
     }
 
-    /// Removes everything of every layout: links first, so that no program runs without its maps' meaning.
+    /// Removes everything of every layout, the monitor's too: links first, so that no program runs without its maps' meaning.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         let layouts = entries(&self.root)?;
         for name in &layouts {
-            let links = self.root.join(name).join("links");
-            for build in entries(&links)? {
-                if !build.ends_with(OLD) && !build.ends_with(NEW) {
-                    // Half a build must not look like a whole one if this ends early.
-                    let aside = links.join(format!("{build}{OLD}"));
-                    remove(&aside)?;
-                    rename(&links.join(&build), &aside)?;
-                }
-            }
-            for build in entries(&links)? {
-                remove(&links.join(build))?;
-            }
-            remove(&links)?;
+            remove_links(&self.root.join(name).join("links"))?;
         }
         for name in &layouts {
             remove(&self.root.join(name).join("maps"))?;
             remove(&self.root.join(name))?;
         }
         remove(&self.root)
+    }
+
+    /// Removes this layout, and the directory of all if it was the last.
+    pub(crate) fn clear_layout(&self) -> Result<(), Error> {
+        remove_links(&self.links())?;
+        remove(&self.maps())?;
+        remove(&self.layout())?;
+        if entries(&self.root)?.is_empty() { remove(&self.root) } else { Ok(()) }
     }
 
     /// The names of the pinned maps.
@@ -212,6 +227,22 @@ pub(crate) fn entries(path: &Path) -> Result<Vec<String>, Error> {
 
 fn create_dir(path: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Error::file(path, error))
+}
+
+/// Removes every build in a directory of links.
+fn remove_links(links: &Path) -> Result<(), Error> {
+    for build in entries(links)? {
+        if !build.ends_with(OLD) && !build.ends_with(NEW) {
+            // Half a build must not look like a whole one if this ends early.
+            let aside = links.join(format!("{build}{OLD}"));
+            remove(&aside)?;
+            rename(&links.join(&build), &aside)?;
+        }
+    }
+    for build in entries(links)? {
+        remove(&links.join(build))?;
+    }
+    remove(links)
 }
 
 /// Removes a directory of pins.

@@ -145,7 +145,7 @@ pub(crate) struct ProgInfo {
     prog_tags: u64,
     run_time_ns: u64,
     pub(crate) run_cnt: u64,
-    recursion_misses: u64,
+    pub(crate) recursion_misses: u64,
     pub(crate) verified_insns: u32,
     end: u32,
 }

@@ -6,11 +6,13 @@ use std::mem::offset_of;
 use crate::btf::Btf;
 use crate::elf::Elf;
 use crate::programs::{Attach, programs};
-use crate::{OBJECT, abi, load};
+use crate::{MONITOR_OBJECT, OBJECT, abi, load, monitor};
 
+mod monitor_native;
 mod native;
 
 const HEADER: &str = include_str!("../bpf/abi.h");
+const MONITOR_HEADER: &str = include_str!("../bpf/monitor_abi.h");
 
 /// `abi.h` compiled like the programs.
 static LAYOUT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/layout.bpf.o"));
@@ -22,9 +24,10 @@ fn btf(object: &'static [u8]) -> Btf<'static> {
 
 /// Compares a structure of the object with its mirror: same size, same fields at the same offsets, none left out.
 macro_rules! same_layout {
-    ($c:literal, $rust:ty, { $($field:ident $(= $name:literal)?),+ $(,)? }) => {{
+    ($c:literal, $rust:ty, { $($fields:tt)+ }) => { same_layout!(OBJECT, $c, $rust, { $($fields)+ }) };
+    ($object:ident, $c:literal, $rust:ty, { $($field:ident $(= $name:literal)?),+ $(,)? }) => {{
         let (size, members) = btf(LAYOUT).layout($c).unwrap_or_else(|| panic!("{} is not in the header", $c));
-        if let Some(layout) = btf(OBJECT).layout($c) {
+        if let Some(layout) = btf($object).layout($c) {
             assert_eq!(layout, (size, members.clone()), "{} in the object of the programs", $c);
         }
         assert_eq!(size as usize, size_of::<$rust>(), "size of {}", $c);
@@ -59,10 +62,25 @@ fn the_mirrors_have_the_layout_of_the_header() {
     });
 }
 
-/// `#define PC_X 1u` and the enumerators of abi.h, by name; function-like macros and other headers' names are left out.
-fn constants() -> BTreeMap<String, u64> {
+#[test]
+fn the_monitors_mirrors_have_the_layout_of_its_header() {
+    use crate::monitor::abi::{Config, Process, Stats};
+    same_layout!(MONITOR_OBJECT, "pc_mon_config", Config, { layout, visible, build });
+    same_layout!(MONITOR_OBJECT, "pc_mon_stats", Stats, { seq, lost });
+    same_layout!(MONITOR_OBJECT, "pc_mon_process", Process, {
+        kind, cpu, seq, time_ns, started_ns, parent_started_ns, cgroup, slot, epoch, tgid, tid, parent, ns_pid, ns_parent,
+        pid_ns, mnt_ns, uid, gid, loginuid, sessionid, status, args_flags, exe_flags, cwd_flags, exe_len, cwd_len, args_len, comm, tty,
+    });
+    for name in ["pc_mon_config", "pc_mon_stats", "pc_mon_process"] {
+        assert!(btf(MONITOR_OBJECT).layout(name).is_some(), "the object has {name}, and it was compared");
+    }
+    assert_eq!(btf(MONITOR_OBJECT).layout("pc_task"), btf(OBJECT).layout("pc_task"), "of the map that both use");
+}
+
+/// `#define PC_X 1u` of a header and the enumerators, by name; function-like macros and other headers' names are left out.
+fn constants(header: &str) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
-    for line in HEADER.lines() {
+    for line in header.lines() {
         let mut words = line.split("/*").next().unwrap_or_default().splitn(3, char::is_whitespace);
         let (Some("#define"), Some(name), Some(value)) = (words.next(), words.next(), words.next()) else {
             continue;
@@ -73,6 +91,8 @@ fn constants() -> BTreeMap<String, u64> {
     }
     let enumerators = btf(LAYOUT).enumerators();
     found.extend(enumerators.into_iter().filter(|(name, _)| name.starts_with("PC_")).map(|(n, v)| (n, v.into())));
+    let monitors = header == MONITOR_HEADER;
+    found.retain(|name: &String, _| name.starts_with("PC_MON_") == monitors);
     found
 }
 
@@ -89,7 +109,7 @@ fn number(text: &str) -> Option<u64> {
 
 #[test]
 fn the_constants_are_those_of_the_header() {
-    let found = constants();
+    let found = constants(HEADER);
     let mut compared = HashSet::new();
     let mut same = |name: &'static str, value: u32| {
         assert_eq!(found.get(name), Some(&u64::from(value)), "{name}");
@@ -211,10 +231,48 @@ fn kinds_and_operations(same: &mut impl FnMut(&'static str, u32)) {
 }
 
 #[test]
+fn the_monitors_constants_are_those_of_its_header() {
+    use crate::monitor::abi as m;
+    let here = [
+        ("PC_MON_LAYOUT", m::LAYOUT),
+        ("PC_MON_HOST", m::HOST),
+        ("PC_MON_CONTAINER", m::CONTAINER),
+        ("PC_MON_EXEC", m::EXEC),
+        ("PC_MON_FORK", m::FORK),
+        ("PC_MON_EXIT", m::EXIT),
+        ("PC_MON_PATH_MAX", m::PATH_MAX),
+        ("PC_MON_ARGS_MAX", m::ARGS_MAX),
+        ("PC_MON_PATH_CUT", m::PATH_CUT),
+        ("PC_MON_PATH_OUTSIDE", m::PATH_OUTSIDE),
+        ("PC_MON_PATH_UNLINKED", m::PATH_UNLINKED),
+        ("PC_MON_PATH_INTERNAL", m::PATH_INTERNAL),
+        ("PC_MON_PATH_TORN", m::PATH_TORN),
+        ("PC_MON_ARGS_CUT", m::ARGS_CUT),
+        ("PC_MON_ARGS_UNREADABLE", m::ARGS_UNREADABLE),
+        ("PC_MON_NO_SLOT", m::NO_SLOT),
+    ];
+    let here: BTreeMap<String, u64> = here.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    assert_eq!(constants(MONITOR_HEADER), here);
+}
+
+#[test]
 fn every_map_of_the_object_is_pinned() {
     let mut maps = btf(OBJECT).variables(".maps");
     maps.sort();
     assert_eq!(maps, load::MAPS);
+    let mut maps = btf(MONITOR_OBJECT).variables(".maps");
+    maps.sort();
+    assert_eq!(maps, [&monitor::load::MAPS[..], &[monitor::load::SHARED]].concat());
+    // 15 bytes are left of a name, and contained tasks are kept from what begins so: hooks_guard.h.
+    assert!(maps.iter().all(|name| name.starts_with("pc_") && name.len() <= 15), "{maps:?}");
+}
+
+#[test]
+fn the_monitor_needs_no_security_module() {
+    let programs = programs(&Elf::parse(MONITOR_OBJECT).expect("the object")).expect("known sections");
+    let names: Vec<&str> = programs.iter().map(|program| program.name.as_str()).collect();
+    assert_eq!(names, ["pc_mon_exec", "pc_mon_exit", "pc_mon_fork"]);
+    assert!(programs.iter().all(|program| matches!(program.attach, Attach::Tracepoint(_))), "{programs:?}");
 }
 
 #[test]
@@ -233,6 +291,10 @@ fn every_program_has_a_place() {
 fn the_globals_that_the_loader_sets_are_there() {
     let rodata = btf(OBJECT).variables(".rodata");
     for name in ["pc_ladder", "pc_setattr_args", "pc_rename_lock", "pc_mount_lock"] {
+        assert!(rodata.iter().any(|there| there == name), "{name} is not in .rodata: {rodata:?}");
+    }
+    let rodata = btf(MONITOR_OBJECT).variables(".rodata");
+    for name in ["pc_mon_build", "pc_rename_lock", "pc_mount_lock"] {
         assert!(rodata.iter().any(|there| there == name), "{name} is not in .rodata: {rodata:?}");
     }
 }

@@ -15,13 +15,13 @@ use crate::programs::{Attach, Ladder, Program};
 use crate::{Error, Kernel, OBJECT, PROGRAMS, ProgramInfo};
 
 /// A place of its own for each test, removed at its end.
-struct Room {
+pub(super) struct Room {
     name: String,
 }
 
 impl Room {
     /// Nothing, and why, where this process may not load programs.
-    fn new(name: &str) -> Option<Room> {
+    pub(super) fn new(name: &str) -> Option<Room> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: loading programs needs root");
             return None;
@@ -36,15 +36,15 @@ impl Room {
         }
     }
 
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         Place::named(&self.name)
     }
 
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         Path::new("/sys/fs/bpf").join(&self.name)
     }
 
-    fn load(&self, options: Options) -> Result<Kernel, Error> {
+    pub(super) fn load(&self, options: Options) -> Result<Kernel, Error> {
         Kernel::load_at(self.place(), PROGRAMS, options, tracing)
     }
 }
@@ -273,7 +273,7 @@ fn running_tasks_are_labelled_by_their_cgroup() {
     let Some(room) = Room::new("adopt") else {
         return;
     };
-    let Some(cgroup) = Cgroup::make() else {
+    let Some(cgroup) = Cgroup::make("adopt") else {
         eprintln!("skipped: no cgroup can be made");
         return;
     };
@@ -303,24 +303,24 @@ fn running_tasks_are_labelled_by_their_cgroup() {
 }
 
 /// A cgroup below the unified hierarchy, removed at its end.
-struct Cgroup(PathBuf);
+pub(super) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    fn make() -> Option<Cgroup> {
+    pub(super) fn make(name: &str) -> Option<Cgroup> {
         let path = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .iter()
             .map(Path::new)
             .find(|root| root.join("cgroup.procs").exists() && root.join("cgroup.controllers").exists())?
-            .join(format!("portcullis-test-{}", process::id()));
+            .join(format!("portcullis-test-{name}-{}", process::id()));
         fs::create_dir(&path).ok()?;
         Some(Cgroup(path))
     }
 
-    fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         fs::metadata(&self.0).expect("the cgroup").ino()
     }
 
-    fn hold(&self, pid: u32) {
+    pub(super) fn hold(&self, pid: u32) {
         fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("moving a process");
     }
 }

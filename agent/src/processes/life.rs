@@ -1,0 +1,175 @@
+//! One process, from its birth to its end.
+
+use std::sync::Arc;
+
+use portcullis_ebpf::monitor::abi::{self, NO_SLOT};
+use portcullis_ebpf::monitor::{ProcessEvent, arguments};
+
+/// `/proc` tells times in units of this (`USER_HZ` is 100 on every architecture that is supported).
+pub(super) const TICK_NS: u64 = 10_000_000;
+/// Programs of one process that are remembered, the newest.
+const MAX_IMAGES: usize = 4;
+/// What a program takes besides its texts.
+const IMAGE_BYTES: usize = 128;
+
+/// A process, for ever: its number, which is used again, and when it was born (`CLOCK_BOOTTIME`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Its thread group in the initial pid namespace.
+    pub tgid: u32,
+    /// When it was born; of one that was found in `/proc`, to 10 ms.
+    pub started_ns: u64,
+}
+
+impl Key {
+    /// Whether both name the same process. One of the two may come from `/proc`: its time is a multiple of ten milliseconds, within
+    /// which no number is used twice.
+    #[must_use]
+    pub fn is(self, other: Key) -> bool {
+        let (a, b) = (self.started_ns, other.started_ns);
+        let rounded = a.is_multiple_of(TICK_NS) || b.is_multiple_of(TICK_NS);
+        self.tgid == other.tgid && (a == b || rounded && a / TICK_NS == b / TICK_NS)
+    }
+}
+
+/// The container of a process, as enforcement has labelled it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its slot.
+    pub slot: u32,
+    /// Tells the containers apart that have this slot one after another.
+    pub epoch: u32,
+}
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// `CLOCK_BOOTTIME`.
+    pub time_ns: u64,
+    /// As `wait(2)` gives it; unknown where the end was not told and only the number was used again.
+    pub status: Option<u32>,
+}
+
+/// A program that a process runs. The bytes are the process's choice: not UTF-8, and not to be shown on a terminal as they are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Since when.
+    pub since_ns: u64,
+    /// Path of the executable, from the process's root directory.
+    pub exe: Box<[u8]>,
+    /// The arguments, each ended by a zero byte.
+    pub args: Box<[u8]>,
+    /// The working directory when the program was started.
+    pub cwd: Box<[u8]>,
+    /// `PATH_*` of [`abi`].
+    pub exe_flags: u32,
+    /// `PATH_*` of [`abi`].
+    pub cwd_flags: u32,
+    /// `ARGS_*` of [`abi`].
+    pub args_flags: u32,
+}
+
+impl Image {
+    pub(super) fn of(event: &ProcessEvent) -> Image {
+        Image {
+            since_ns: event.header.time_ns,
+            exe: event.exe.as_slice().into(),
+            args: event.args.as_slice().into(),
+            cwd: event.cwd.as_slice().into(),
+            exe_flags: event.header.exe_flags,
+            cwd_flags: event.header.cwd_flags,
+            args_flags: event.header.args_flags,
+        }
+    }
+
+    /// The arguments one by one.
+    pub fn arguments(&self) -> impl Iterator<Item = &[u8]> {
+        arguments(&self.args)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        IMAGE_BYTES + self.exe.len() + self.args.len() + self.cwd.len()
+    }
+}
+
+/// What is known of a process. Fields that can change are as its last event has them.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Its name.
+    pub key: Key,
+    /// The process that it was born from; where its birth was not seen, the parent that it had when it was first seen.
+    pub parent: Key,
+    /// Its number in its own pid namespace.
+    pub ns_pid: u32,
+    /// That of its parent there, 0 where the parent is outside.
+    pub ns_parent: u32,
+    /// Inode number of its pid namespace.
+    pub pid_ns: u32,
+    /// Inode number of its mount namespace.
+    pub mnt_ns: u32,
+    /// Cgroup id; 0 where it is not known.
+    pub cgroup: u64,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Name of its controlling terminal, padded with zeros.
+    pub tty: [u8; 16],
+    /// Its container. A label is never lost, so once known it stays.
+    pub container: Option<Container>,
+    /// Its end, when it has one.
+    pub exit: Option<Exit>,
+    /// When its birth was told.
+    pub(super) forked_ns: Option<u64>,
+    /// The parent's program at that time, as it was known then.
+    pub(super) inherited: Option<Arc<Image>>,
+    /// Its own programs, the oldest first.
+    pub(super) images: Vec<Arc<Image>>,
+    /// Time of the newest event that concerns it.
+    pub(super) touched_ns: u64,
+    /// Time of the event that the fields are of.
+    updated_ns: Option<u64>,
+}
+
+impl Process {
+    pub(super) fn new(key: Key) -> Process {
+        Process { key, ..Process::default() }
+    }
+
+    /// Where it is in the order of leaving the table.
+    pub(super) fn place(&self) -> (u64, Key) {
+        (self.exit.map_or(self.touched_ns, |exit| exit.time_ns), self.key)
+    }
+
+    /// Takes over what an event says, unless a newer one has said it.
+    pub(super) fn update(&mut self, header: &abi::Process) {
+        if header.slot != NO_SLOT {
+            self.container = Some(Container { slot: header.slot, epoch: header.epoch });
+        }
+        self.touched_ns = self.touched_ns.max(header.time_ns);
+        if self.forked_ns.is_none() && self.updated_ns.is_none_or(|updated| header.time_ns < updated) {
+            self.parent = Key { tgid: header.parent, started_ns: header.parent_started_ns };
+        }
+        if self.updated_ns.is_some_and(|updated| updated > header.time_ns) {
+            return;
+        }
+        self.updated_ns = Some(header.time_ns);
+        self.ns_pid = header.ns_pid;
+        self.ns_parent = header.ns_parent;
+        self.pid_ns = header.pid_ns;
+        self.mnt_ns = header.mnt_ns;
+        self.cgroup = header.cgroup;
+        self.uid = header.uid;
+        self.tty = header.tty;
+    }
+
+    /// Notes a program; returns one that is forgotten for it.
+    pub(super) fn run(&mut self, image: Arc<Image>) -> Option<Arc<Image>> {
+        let at = self.images.partition_point(|other| other.since_ns <= image.since_ns);
+        self.images.insert(at, image);
+        (self.images.len() > MAX_IMAGES).then(|| self.images.remove(0))
+    }
+
+    /// The program that it had started itself by that time.
+    pub(super) fn image_at(&self, at_ns: u64) -> Option<&Arc<Image>> {
+        self.images.iter().rev().find(|image| image.since_ns <= at_ns)
+    }
+}

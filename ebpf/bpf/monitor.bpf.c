@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The monitor: tells what processes do, and decides nothing. An object of its own, so that it works where enforcement can't be
+ * loaded, and comes and goes without touching what is in force.
+ */
+#include "monitor_process.h"
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The monitor's own maps. All are pinned. pc_tasks is that of enforcement, whichever of the two is loaded first. */
+#ifndef PORTCULLIS_MONITOR_MAPS_H
+#define PORTCULLIS_MONITOR_MAPS_H
+
+#include "monitor_abi.h"
+#include "read.h"
+#include "task.h"
+
+/* As in maps.h. */
+#define PC_MON_DEPTH 256u
+#define PC_MON_NAME_MAX 255u
+
+/* Two paths and the arguments, with room for what the verifier can't rule out: offsets and lengths are kept in by masks. */
+#define PC_MON_TEXT 16384u
+#define PC_MON_TEXT_PATHS 0x1fffu
+
+_Static_assert(2 * (PC_MON_PATH_MAX - 1) <= PC_MON_TEXT_PATHS, "arguments begin inside the mask");
+_Static_assert(PC_MON_TEXT_PATHS + PC_MON_ARGS_MAX <= PC_MON_TEXT, "and end inside the text");
+
+struct pc_mon_component {
+	u64 name;
+	u32 len;
+	u32 zero;
+};
+
+/*
+ * Working memory of one exec event. One for each CPU is enough: a program of a tracepoint is not run while it is already running
+ * on the same CPU (kernel/trace/bpf_trace.c, __bpf_trace_run), and only pc_mon_exec takes it.
+ */
+struct pc_mon_scratch {
+	/* in */
+	u64 dentry;
+	u64 mount;
+	u64 root;
+	u64 root_mount;
+	/* climb */
+	u64 at_dentry;
+	u64 at_mount;
+	u64 at_mount_root;
+	u32 depth;
+	u32 outcome;
+	/* text */
+	u32 at;     /* component, counts down */
+	u32 bytes;  /* of the components that fit */
+	u32 flags;  /* PC_MON_PATH_* */
+	u32 length; /* of all text so far */
+	struct pc_mon_component chain[PC_MON_DEPTH];
+	struct pc_mon_process event;
+	u8 text[PC_MON_TEXT]; /* behind the event */
+};
+
+_Static_assert(sizeof(struct pc_mon_scratch) <= 32768, "a value of a per-CPU map is no larger (include/linux/percpu.h)");
+_Static_assert(sizeof(struct pc_mon_process) % 8 == 0, "the text follows the event without a gap");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct pc_mon_scratch);
+} pc_mon_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct pc_mon_config);
+} pc_mon_config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct pc_mon_stats);
+} pc_mon_stats SEC(".maps");
+
+/* Of processes alone, and not the ring of the alerts: however many of them there are, they displace no denial. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} pc_mon_process SEC(".maps");
+
+/* Processes whose end was told just now: see pc_mon_exit. */
+struct pc_mon_life {
+	u64 started_ns;
+	u32 tgid;
+	u32 zero;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct pc_mon_life);
+	__type(value, u32);
+} pc_mon_ended SEC(".maps");
+
+/* Set by the loader. */
+volatile const u64 pc_mon_build = 0;
+volatile const u64 pc_rename_lock = 0; /* address of rename_lock, or 0 */
+volatile const u64 pc_mount_lock = 0;  /* address of mount_lock, or 0 */
+
+#endif

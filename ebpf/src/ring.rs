@@ -1,0 +1,125 @@
+//! A ring of events: its one reader, and the count of what is missing.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aya::maps::{Map, MapData, RingBuf};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{Error, sys};
+
+/// An event as a ring holds it.
+pub(crate) trait Record: Sized {
+    /// Nothing where the bytes are no such event. Nothing in them is taken for granted. The ring rounds records up to 8 bytes, so
+    /// there may be more bytes than the event needs; never fewer.
+    fn decode(record: &[u8]) -> Option<Self>;
+
+    /// The CPU that raised it, and its number there.
+    fn number(&self) -> (u32, u64);
+
+    /// Notes how many events of the same CPU are missing just before it.
+    fn set_lost_before(&mut self, lost: u64);
+}
+
+/// The one reader of a ring.
+pub(crate) struct Ring {
+    ring: RingBuf<MapData>,
+    ledger: Ledger,
+    what: &'static str,
+    _only_reader: File,
+}
+
+impl Ring {
+    /// Opens the ring that is pinned there. `only_reader` is the lock that says that nobody else reads it.
+    pub(crate) fn open(pin: &Path, what: &'static str, only_reader: File) -> Result<Ring, Error> {
+        let bad = |error: aya::maps::MapError| Error::Object(format!("the ring {} can't be read: {error}", pin.display()));
+        let map = Map::from_map_data(MapData::from_pin(pin).map_err(bad)?).map_err(bad)?;
+        let ring = RingBuf::try_from(map).map_err(bad)?;
+        let cpus = sys::possible_cpus().map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
+        Ok(Ring { ring, ledger: Ledger::new(cpus), what, _only_reader: only_reader })
+    }
+
+    /// The next event, or nothing if none came within the timeout.
+    pub(crate) fn next<R: Record>(&mut self, timeout: Duration) -> Result<Option<R>, Error> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            while let Some(record) = self.ring.next() {
+                if let Some(event) = self.ledger.take(&record) {
+                    return Ok(Some(event));
+                }
+            }
+            let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // A timeout that does not fit is no timeout.
+            let timeout = Timespec::try_from(left).ok();
+            let mut wait = [PollFd::from_borrowed_fd(self.ring.as_fd(), PollFlags::IN)];
+            match poll(&mut wait, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::system(format!("waiting for {}", self.what), error)),
+            }
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+/// Keeps count of the events that are missing.
+pub(crate) struct Ledger {
+    cpus: usize,
+    /// By CPU: the highest sequence number seen.
+    last: HashMap<u32, u64>,
+    /// Events that were raised since the first one delivered, and that did not arrive.
+    pub(crate) lost: u64,
+    /// Records that could not be understood.
+    pub(crate) malformed: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new(cpus: usize) -> Ledger {
+        Ledger { cpus, last: HashMap::new(), lost: 0, malformed: 0 }
+    }
+
+    pub(crate) fn take<R: Record>(&mut self, record: &[u8]) -> Option<R> {
+        match R::decode(record).filter(|event| (event.number().0 as usize) < self.cpus) {
+            Some(mut event) => {
+                let (cpu, seq) = event.number();
+                event.set_lost_before(self.count(cpu, seq));
+                Some(event)
+            }
+            None => {
+                self.malformed += 1;
+                None
+            }
+        }
+    }
+
+    /// A program can be interrupted by another one on the same CPU between taking a number and delivering, so numbers may
+    /// come in another order: a late one was counted as lost before and is not.
+    fn count(&mut self, cpu: u32, seq: u64) -> u64 {
+        let Some(last) = self.last.get_mut(&cpu) else {
+            self.last.insert(cpu, seq);
+            return 0;
+        };
+        if seq > *last {
+            let missing = seq - *last - 1;
+            *last = seq;
+            self.lost = self.lost.saturating_add(missing);
+            missing
+        } else {
+            self.lost = self.lost.saturating_sub(1);
+            0
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.last.is_empty()
+    }
+}
