@@ -12,6 +12,7 @@ mod faults;
 mod guest;
 mod harmless;
 mod image;
+mod monitor;
 mod podman;
 mod process;
 mod report;
@@ -96,10 +97,11 @@ enum Suite {
     Restarts,
     Faults,
     Scale,
+    Monitor,
     Cri,
 }
 
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite::Conformance,
     Suite::Attacks,
     Suite::Starts,
@@ -107,6 +109,7 @@ const SUITES: [Suite; 8] = [
     Suite::Restarts,
     Suite::Faults,
     Suite::Scale,
+    Suite::Monitor,
     Suite::Cri,
 ];
 
@@ -192,6 +195,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Suite::Restarts => restarts::run(&guest, &mut report),
             Suite::Faults => faults::run(&guest, &mut report),
             Suite::Scale => scale::run(&guest, &mut report),
+            Suite::Monitor => monitor::run(&guest, &mut report),
             Suite::Cri => cri::run(&guest, &mut report),
         });
         if let Err(error) = result {

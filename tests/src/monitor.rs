@@ -1,0 +1,157 @@
+//! What the monitor tells of processes: each program that a container executes and its end, once, with the label that enforcement
+//! gave it; the host's processes only when they are asked for.
+
+use std::process::Command;
+use std::time::Duration;
+
+use portcullis_ebpf::monitor::abi::{EXEC, EXIT, NO_SLOT};
+use portcullis_ebpf::monitor::{Monitor, ProcessEvent, ProcessEvents, Visibility};
+
+use crate::bundle::Bundle;
+use crate::guest::{COMMAND_LIMIT, Guest};
+use crate::report::Report;
+use crate::runtime::Runtime;
+use crate::{Failure, Result, image, process};
+
+const POLICY: &str = "\
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata:
+  name: monitored
+  namespace: default
+spec:
+  selector:
+    matchLabels:
+      app: monitored
+  file:
+    matchPaths:
+      - path: /srv/unrelated
+  action: Block
+";
+
+/// Events of what has ended are there within this, under emulation too.
+const QUIET: Duration = Duration::from_millis(500);
+/// What the containers end with.
+const CODE: u32 = 3;
+
+/// Runs the suite.
+pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
+    if guest.without {
+        report.skip("monitor", "there is nothing to see without Portcullis");
+        return Ok(());
+    }
+    guest.configure("enforce", "audit")?;
+    guest.set_policies(&[("monitored", POLICY)])?;
+    let root = guest.work.join("monitor/root");
+    image::make(&root)?;
+    let monitor = match Monitor::load() {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            report.fail("monitor/load", error);
+            return Ok(());
+        }
+    };
+    report.check("monitor/load", Ok(()));
+    let mut events = monitor.process_events().map_err(unusable)?;
+    for runtime in guest.runtimes.iter().copied() {
+        for (name, app) in [("labelled", "monitored"), ("without-a-policy", "nobody")] {
+            report.run(&format!("monitor/{}/{name}", runtime.name()), || {
+                see(&monitor, &mut events, false)?;
+                let mut bundle =
+                    Bundle::new("monitored", &root, &["/bin/sh", "-c", "/bin/true one 'two words'; /bin/false; exit 3"]);
+                bundle.facts.namespace = "default".to_owned();
+                bundle.facts.labels.insert("app".to_owned(), app.to_owned());
+                container(guest, runtime, &bundle, &mut events, app == "monitored")
+            });
+        }
+    }
+    report.run("monitor/host", || {
+        see(&monitor, &mut events, false)?;
+        let unseen = host(&mut events)?;
+        see(&monitor, &mut events, true)?;
+        let seen = host(&mut events)?;
+        Ok(match (unseen, seen) {
+            (0, 1) => Ok(()),
+            (unseen, seen) => Err(format!("told {unseen} times when not asked for, and {seen} times when it was")),
+        })
+    });
+    let counts = monitor.counts().map_err(unusable)?;
+    println!("# monitor: {} events, {} lost, {} missed", counts.events, counts.lost, counts.missed);
+    report.check(
+        "monitor/nothing-lost",
+        match (events.lost(), events.malformed(), counts.lost + counts.missed) {
+            (0, 0, 0) => Ok(()),
+            all => Err(format!("lost, malformed, lost and missed in the kernel: {all:?}")),
+        },
+    );
+    report.run("monitor/unload", || {
+        Monitor::unload().map_err(unusable)?;
+        let status = guest.portcullis(&["status"])?.stdout;
+        Ok(if status.starts_with("loaded: ") { Ok(()) } else { Err(format!("enforcement went too: {status}")) })
+    });
+    Ok(())
+}
+
+fn unusable(error: portcullis_ebpf::Error) -> Failure {
+    Failure::Answer { what: "the monitor".to_owned(), text: error.to_string() }
+}
+
+/// Sees containers, and the host or not, from now on.
+fn see(monitor: &Monitor, events: &mut ProcessEvents, host: bool) -> Result<()> {
+    monitor.set_visibility(Visibility { host, containers: true }).map_err(unusable)?;
+    drain(events).map(drop)
+}
+
+fn drain(events: &mut ProcessEvents) -> Result<Vec<ProcessEvent>> {
+    let mut all = Vec::new();
+    while let Some(event) = events.next(QUIET).map_err(unusable)? {
+        all.push(event);
+    }
+    Ok(all)
+}
+
+fn container(
+    guest: &Guest,
+    runtime: Runtime,
+    bundle: &Bundle,
+    events: &mut ProcessEvents,
+    labelled: bool,
+) -> Result<std::result::Result<(), String>> {
+    let outcome = runtime.run(guest, bundle)?;
+    let told = drain(events)?;
+    let executed = |arguments: &[&str]| {
+        let same = |event: &&ProcessEvent| {
+            event.header.kind == EXEC
+                && event.exe == b"/usr/bin/busybox" // where the link /bin leads
+                && event.cwd == b"/"
+                && event.arguments().eq(arguments.iter().map(|word| word.as_bytes()))
+                && (event.header.slot != NO_SLOT) == labelled
+        };
+        told.iter().filter(same).map(|event| event.header.tgid).collect::<Vec<_>>()
+    };
+    let script = bundle.arguments.iter().map(String::as_str).collect::<Vec<_>>();
+    let [init] = executed(&script)[..] else {
+        return Ok(Err(format!("its entrypoint was not told once ({outcome:?}): {told:#?}")));
+    };
+    let [child] = executed(&["/bin/true", "one", "two words"])[..] else {
+        return Ok(Err(format!("its child was not told once: {told:#?}")));
+    };
+    let ended = |tgid: u32| {
+        let of = |event: &&ProcessEvent| event.header.kind == EXIT && event.header.tgid == tgid;
+        told.iter().filter(of).map(|event| (event.header.status, event.header.ns_pid)).collect::<Vec<_>>()
+    };
+    let parent =
+        told.iter().find(|event| event.header.kind == EXEC && event.header.tgid == child).map(|event| event.header.parent);
+    Ok(match (&ended(init)[..], &ended(child)[..], parent) {
+        ([(status, 1)], [(0, ns_pid)], Some(parent)) if *status == CODE << 8 && *ns_pid > 1 && parent == init => Ok(()),
+        ends => Err(format!("the ends of init and child, and the child's parent: {ends:?}")),
+    })
+}
+
+/// How often a program of the host was told.
+fn host(events: &mut ProcessEvents) -> Result<usize> {
+    let word = format!("portcullis-{}", std::process::id());
+    process::must(Command::new("true").arg(&word), b"", COMMAND_LIMIT)?;
+    let is_it = |event: &ProcessEvent| event.header.kind == EXEC && event.arguments().last() == Some(word.as_bytes());
+    Ok(drain(events)?.iter().filter(|event| is_it(event)).count())
+}
