@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use nri::proto::{Container, ContainerState, PodSandbox};
 use nri::testing::{FakePlugin, FakeRuntime, Profile};
+use portcullis_agent::Messages;
 use portcullis_agent::alerts::Alerts;
 use portcullis_agent::control::{AgentStatus, Call, Client, Outcome};
+use portcullis_agent::kubearmor::Host;
 use portcullis_agent::service::{Service, Settings, runtime};
 use portcullis_enforcer::{Config, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,7 +49,10 @@ fn settings(directory: &Path, socket: &Path, enforcer: &Enforcer) -> Settings {
         policy_dir: directory.join("policies"),
         known_dir: enforcer.state().known_dir(),
         control_socket: directory.join("agent.sock"),
-        control_uid: rustix::process::geteuid().as_raw(),
+        feeder_socket: directory.join("feeder.sock"),
+        feeder_tcp: None,
+        uid: rustix::process::geteuid().as_raw(),
+        host: Host::default(),
         nri_sockets: vec![socket.to_owned()],
         nri_required: true,
         gate_hook: PathBuf::from("/usr/libexec/portcullis/portcullis-hook"),
@@ -82,7 +87,7 @@ async fn start(directory: &Path, socket: &Path) -> Result<Service, Failed> {
     let config = Config { policy_dir: directory.join("policies"), state_dir: directory.join("state"), ..Config::default() };
     let enforcer = Arc::new(Enforcer::open(config)?);
     let settings = settings(directory, socket, &enforcer);
-    Ok(Service::start(enforcer, &settings, Alerts::default()).await?)
+    Ok(Service::start(enforcer, &settings, Alerts::default(), Messages::default()).await?)
 }
 
 struct Agent {

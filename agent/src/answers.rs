@@ -8,9 +8,9 @@ use portcullis_policy::select::applies;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::alerts::Alerts;
 use crate::alerts::fanout::Subscription;
 use crate::alerts::line::means;
+use crate::alerts::{Alert, Alerts};
 use crate::control::{
     AgentStatus, AlertsStatus, Answers, Call, ContainersStatus, NriStatus, PoliciesStatus, PolicyProblem, PolicyRow, PolicyTable,
     Refusal, RefusalKind, Who,
@@ -44,7 +44,7 @@ impl<N: Node> Answers for Desk<N> {
         }
     }
 
-    fn subscribe(&self) -> Subscription {
+    fn subscribe(&self) -> Subscription<Alert> {
         self.alerts.fanout.subscribe()
     }
 }
@@ -74,9 +74,10 @@ impl<N: Node> Desk<N> {
                 connections: self.connections.iter().map(|connection| connection()).collect(),
             },
             alerts: AlertsStatus {
-                alerts: counters.alerts,
+                alerts: counters.items,
                 readers: counters.readers,
                 waiting: counters.waiting,
+                lost: counters.lost,
                 trouble: self.alerts.trouble(),
             },
         })

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why the agent does not run. Each says what to do where there is something to do.
@@ -30,6 +31,25 @@ pub enum Error {
         /// The system's reason.
         #[source]
         source: std::io::Error,
+    },
+    /// An address can't be listened on.
+    #[error(
+        "cannot listen on {address}, which feeder.listen names: {source}; under systemd it needs contrib/systemd/feeder-tcp.conf"
+    )]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of the feeder's TLS can't be used.
+    #[error("{} cannot be used for the feeder's TLS: {reason}; it has to be PEM", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// The system gives no thread.
     #[error("the thread `{name}` cannot be started: {source}; raise the limit of tasks")]

@@ -1,17 +1,36 @@
-//! A node that does what a test says, and remembers what it was asked.
+//! A node that does what a test says, and remembers what it was asked; and alerts that no kernel has raised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::place::Place;
 use portcullis_enforcer::{Door, Expected, FailPolicy, Known, Missing, Policies, PolicyDir, Refreshed, Started};
 use portcullis_nri_plugin::Failure;
 use portcullis_policy::ContainerFacts;
 use portcullis_policy::select::applies;
 
+use crate::alerts::Alert;
+use crate::alerts::line::Container;
+use crate::kubearmor::Host;
 use crate::node::Node;
+
+/// A denied reading of `path`, which no rule is behind.
+pub(crate) fn event(number: u64, path: &[u8]) -> Event {
+    let mut header = abi::Event { seq: number, verdict: abi::BLOCK, op: abi::op::READ, ..abi::Event::default() };
+    header.comm[..3].copy_from_slice(b"cat");
+    Event { header, path: path.to_vec(), lost_before: 0 }
+}
+
+/// The alert of such a reading in a container, numbered in its sequence.
+pub(crate) fn alert(number: u64, path: &[u8], container: &str) -> Alert {
+    let container = Container { id: container.to_owned(), name: format!("name-of-{container}"), ..Container::default() };
+    let rules = portcullis_policy::meaning::RuleSet::default();
+    let named = Some((Arc::new(container), &rules));
+    Alert::new(&event(number, path), SystemTime::UNIX_EPOCH, named, None, Arc::new(Host::default()))
+}
 
 pub(crate) struct FakeNode {
     policies: PolicyDir,

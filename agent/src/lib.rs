@@ -10,7 +10,9 @@
 //! known containers ─ watch ─┼─> reconcile (1 thread) ┤
 //! SIGHUP, `reload` ─────────┘                       └─ book: what failed, for the status
 //! runtimes ─ NRI plugin ─ doorway ─> node: expect, start      (in the call; the runtime waits)
-//! kernel ring ─ alerts (1 thread) ─> fanout ─> control socket ─> portcullis events
+//! kernel ring ─ alerts (1 thread) ─> fanout ─┬─> control socket ─> portcullis events
+//!                                            └─> feeder (gRPC) ─> karmor, relay
+//! log ─ messages ─> fanout ─────────────────────> feeder
 //! ```
 
 #![warn(missing_docs)]
@@ -20,12 +22,15 @@ mod answers;
 pub mod control;
 mod doorway;
 mod error;
+mod feeder;
 mod instance;
+pub mod kubearmor;
 pub mod node;
 pub mod processes;
 mod reconcile;
 mod run;
 pub mod service;
+mod socket;
 mod systemd;
 mod watch;
 
@@ -34,4 +39,5 @@ mod fake;
 
 pub use answers::policy_table;
 pub use error::Error;
+pub use feeder::Messages;
 pub use run::{AgentOptions, run};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use portcullis_enforcer::Tcp;
 use portcullis_nri_plugin::{Connection, Gate, Plugin};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -11,10 +12,13 @@ use tracing::info;
 use crate::Error;
 use crate::alerts::Alerts;
 use crate::answers::{ConnectionTeller, Desk};
-use crate::control::Server;
+use crate::control;
 use crate::doorway::Doorway;
+use crate::feeder::{self, Feeder, Messages};
+use crate::kubearmor::Host;
 use crate::node::Node;
 use crate::reconcile::{self, Book, Inbox, Task};
+use crate::socket::Socket;
 use crate::watch::{Change, Watch};
 
 /// Where everything is.
@@ -26,8 +30,14 @@ pub struct Settings {
     pub known_dir: PathBuf,
     /// Where the agent answers.
     pub control_socket: PathBuf,
-    /// The user id that may ask.
-    pub control_uid: u32,
+    /// Where KubeArmor's clients connect.
+    pub feeder_socket: PathBuf,
+    /// Where others than root may.
+    pub feeder_tcp: Option<Tcp>,
+    /// The user id that may use the sockets.
+    pub uid: u32,
+    /// What alerts in KubeArmor's formats say of this node.
+    pub host: Host,
     /// The runtimes' sockets.
     pub nri_sockets: Vec<PathBuf>,
     /// Whether it is trouble if there is none.
@@ -69,9 +79,10 @@ impl Service {
     /// Brings all containers up to date, and begins to listen.
     ///
     /// # Errors
-    /// If the control socket cannot be made, or the system gives no thread.
-    pub async fn start<N: Node>(node: Arc<N>, settings: &Settings, alerts: Alerts) -> Result<Service, Error> {
-        let server = Server::bind(&settings.control_socket, settings.control_uid)?;
+    /// If a socket cannot be made, the feeder's TLS cannot be used, or the system gives no thread.
+    pub async fn start<N: Node>(node: Arc<N>, settings: &Settings, alerts: Alerts, messages: Messages) -> Result<Service, Error> {
+        let socket = Socket::bind(&settings.control_socket, settings.uid)?;
+        let server = feeder::Server::bind(&settings.feeder_socket, settings.uid, settings.feeder_tcp.as_ref()).await?;
         // Blocks, with nothing else to do yet. What changes meanwhile is told afterwards: the watch begins before the reading.
         let (early, changes) = std::sync::mpsc::channel();
         let watch = Watch::start(&settings.policy_dir, &settings.known_dir, move |change| drop(early.send(change)))?;
@@ -99,6 +110,7 @@ impl Service {
                 connection.run(stop).await.map_err(Error::RuntimeLeft)
             });
         }
+        let feeder = Feeder::new(alerts.clone(), messages, settings.host.clone());
         let desk = Desk {
             node,
             inbox: inbox.clone(),
@@ -111,7 +123,8 @@ impl Service {
         let mut stopped = stopped.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = server.serve(Arc::new(desk)) => {}
+                () = control::serve(socket, Arc::new(desk)) => {}
+                () = server.serve(feeder) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
             Ok(())

@@ -27,6 +27,9 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
     if let Some(reason) = &policies.unreadable {
         output::line(&format!("NOT READ the policies are those of generation {}: {}", policies.generation, printable(reason)))?;
     }
+    if alerts.lost > 0 {
+        output::line(&format!("LOST {} alerts that were read too slowly, or by nobody", alerts.lost))?;
+    }
     if let Some(reason) = &alerts.trouble {
         output::line(&format!("NOT READ alerts: {}", printable(reason)))?;
     }

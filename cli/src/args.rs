@@ -149,6 +149,17 @@ pub(crate) struct Events {
     /// Only of this container (id, beginning of it, or name).
     #[arg(long)]
     pub container: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = EventOutput::Json)]
+    pub output: EventOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventOutput {
+    /// All that is known of an alert.
+    Json,
+    /// The JSON of KubeArmor.
+    Kubearmor,
 }
 
 #[derive(Debug, Clone, Copy, Args)]

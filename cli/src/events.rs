@@ -1,4 +1,5 @@
-//! `portcullis events`: denials and audited operations, one JSON line each, named by what is in the state directory.
+//! `portcullis events`: denials and audited operations, one JSON line each, named by what is in the state directory. The lines are
+//! our own or KubeArmor's.
 //!
 //! The kernel tells the index of the rule that decided, so nothing is matched again here and nothing is guessed. Its ring has one
 //! reader: the agent, if one runs, which then passes the same lines on.
@@ -7,15 +8,16 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use portcullis_agent::alerts::Names;
 use portcullis_agent::alerts::clock::Clock;
-use portcullis_agent::alerts::line::{Names, means};
-use portcullis_agent::control::{Client, LOST_SCHEMA, Line, Lost};
+use portcullis_agent::control::{Client, EventFormat, LOST_SCHEMA, Line, Lost};
+use portcullis_agent::kubearmor::Host;
 use portcullis_ebpf::{Kernel, abi};
 use portcullis_enforcer::{Config, Enforcer};
 
-use crate::args;
+use crate::Answer;
+use crate::args::{self, EventOutput};
 use crate::failure::Failure;
-use crate::{Answer, output};
 
 /// How long one wait for the ring lasts at most, so that a timeout is noticed.
 const TICK: Duration = Duration::from_secs(60);
@@ -49,8 +51,20 @@ impl Patience {
     }
 }
 
+fn format(asked: &args::Events) -> EventFormat {
+    match asked.output {
+        EventOutput::Json => EventFormat::Json,
+        EventOutput::Kubearmor => EventFormat::Kubearmor,
+    }
+}
+
+fn print(line: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
 fn from_agent(mut client: Client, asked: &args::Events) -> Result<Answer, Failure> {
-    client.follow(asked.container.clone(), asked.count)?;
+    client.follow(asked.container.clone(), asked.count, format(asked))?;
     let mut patience = Patience::new(asked);
     let mut left = asked.count;
     while !patience.is_over() {
@@ -58,13 +72,16 @@ fn from_agent(mut client: Client, asked: &args::Events) -> Result<Answer, Failur
             Line::Quiet => continue,
             Line::End => break,
             Line::Text(text) => {
-                let mut out = std::io::stdout().lock();
-                out.write_all(&text).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).map_err(Failure::Output)?;
-                match serde_json::from_slice::<Lost>(&text) {
-                    Ok(lost) if lost.schema == LOST_SCHEMA => {
-                        eprintln!("portcullis: {} alerts before this were lost: they came faster than they were read", lost.lost);
+                let lost = serde_json::from_slice::<Lost>(&text).ok().filter(|lost| lost.schema == LOST_SCHEMA);
+                // KubeArmor's format has no line for it.
+                if lost.is_none() || asked.output == EventOutput::Json {
+                    print(&text)?;
+                }
+                match lost {
+                    Some(Lost { lost, .. }) => {
+                        eprintln!("portcullis: {lost} alerts before this were lost: they came faster than they were read");
                     }
-                    _ => left = left.map(|left| left.saturating_sub(1)),
+                    None => left = left.map(|left| left.saturating_sub(1)),
                 }
             }
         }
@@ -74,10 +91,11 @@ fn from_agent(mut client: Client, asked: &args::Events) -> Result<Answer, Failur
 }
 
 fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
+    let host = Host::this(&config.cluster_name);
     let enforcer = Enforcer::open(config)?;
     let kernel = Kernel::open()?;
     let mut events = kernel.events()?;
-    let mut names = Names::new(enforcer.state().clone());
+    let mut names = Names::new(enforcer.state().clone(), host);
     let clock = Clock::now();
     let mut patience = Patience::new(asked);
     let mut left = asked.count;
@@ -87,13 +105,9 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
         if event.header.kind != abi::EVENT_ALERT {
             continue;
         }
-        let line = names.line(&event, clock.at(event.header.time_ns))?;
-        let wanted = asked
-            .container
-            .as_ref()
-            .is_none_or(|name| line.container.as_ref().is_some_and(|container| means(name, &container.id, &container.name)));
-        if wanted {
-            output::json(&line)?;
+        let alert = names.alert(&event, clock.at(event.header.time_ns), None)?;
+        if asked.container.as_ref().is_none_or(|name| alert.is_of(name)) {
+            print(alert.rendered(format(asked).into()))?;
             left = left.map(|left| left - 1);
         }
     }

@@ -13,9 +13,20 @@
 //!   enabled: auto            # true and false say whether its absence is worth a warning, or it is not to be used
 //!   sockets: [/var/run/nri/nri.sock]
 //!   hook: /usr/libexec/portcullis/portcullis-hook   # the gate hook that containers get
+//! clusterName: default       # what alerts in KubeArmor's formats call the cluster
+//! feeder:                    # KubeArmor's gRPC service: alerts for karmor, the relay and their like
+//!   socket: /run/portcullis/feeder.sock   # for root; by default feeder.sock in stateDir
+//!   listen: 0.0.0.0:32767    # for others, too; then either tls or insecure has to say whom
+//!   tls:                     # those who have a certificate of clientCa; PEM, read when the agent starts
+//!     certificate: /etc/portcullis/tls/tls.crt
+//!     key: /etc/portcullis/tls/tls.key
+//!     clientCa: /etc/portcullis/tls/ca.crt
+//!   insecure: true           # without tls: whoever reaches the port reads all alerts
 //! ```
 //!
 //! Every field may be left out, and so may the file.
+
+mod feeder;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -23,6 +34,7 @@ use std::path::{Path, PathBuf};
 use portcullis_policy::meaning::{Posture, Postures};
 use saphyr_parser::{Event, Marker, Parser};
 
+pub use self::feeder::{Feeder, Protection, Tcp, Tls};
 use crate::Error;
 use crate::files;
 
@@ -36,7 +48,7 @@ const LIST_FIELD: &str = "nri.sockets";
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 18] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -48,6 +60,13 @@ const FIELDS: [&str; 11] = [
     "nri.enabled",
     LIST_FIELD,
     "nri.hook",
+    "clusterName",
+    "feeder.socket",
+    "feeder.listen",
+    "feeder.tls.certificate",
+    "feeder.tls.key",
+    "feeder.tls.clientCa",
+    "feeder.insecure",
 ];
 
 /// Whether to connect to the runtimes' NRI sockets.
@@ -108,6 +127,10 @@ pub struct Config {
     pub control_socket: Option<PathBuf>,
     /// containerd and CRI-O.
     pub nri: Nri,
+    /// What alerts in KubeArmor's formats call the cluster.
+    pub cluster_name: String,
+    /// KubeArmor's gRPC service.
+    pub feeder: Feeder,
 }
 
 impl Default for Config {
@@ -119,6 +142,8 @@ impl Default for Config {
             postures: Postures::default(),
             control_socket: None,
             nri: Nri::default(),
+            cluster_name: "default".to_owned(),
+            feeder: Feeder::default(),
         }
     }
 }
@@ -146,9 +171,11 @@ impl Config {
             |(line, column): (usize, usize), message: String| Error::Config { file: file.to_owned(), line, column, message };
         let text = std::str::from_utf8(text).map_err(|_| wrong((1, 1), "the file is not UTF-8; save it as UTF-8".to_owned()))?;
         let mut config = Config::default();
+        let mut feeder = feeder::Written::default();
         for field in fields(text).map_err(|(at, message)| wrong(at, message))? {
-            config.set(&field).map_err(|message| wrong(field.at, message))?;
+            config.set(&field, &mut feeder).map_err(|message| wrong(field.at, message))?;
         }
+        config.feeder = feeder.meant().map_err(|(at, message)| wrong(at, message))?;
         Ok(config)
     }
 
@@ -158,7 +185,13 @@ impl Config {
         self.control_socket.clone().unwrap_or_else(|| self.state_dir.join("agent.sock"))
     }
 
-    fn set(&mut self, field: &Field) -> Result<(), String> {
+    /// Where KubeArmor's gRPC service is for root.
+    #[must_use]
+    pub fn feeder_socket(&self) -> PathBuf {
+        self.feeder.socket.clone().unwrap_or_else(|| self.state_dir.join("feeder.sock"))
+    }
+
+    fn set(&mut self, field: &Field, feeder: &mut feeder::Written) -> Result<(), String> {
         if (field.name == LIST_FIELD) != field.list.is_some() {
             return Err(format!("{LIST_FIELD} is a list, like `sockets: [/var/run/nri/nri.sock]`"));
         }
@@ -189,6 +222,9 @@ impl Config {
             "nri.hook" => self.nri.hook = absolute(field)?,
             "nri" => return Err("nri is a mapping with enabled, sockets and hook".to_owned()),
             "defaultPosture" => return Err("defaultPosture is a mapping with file, network and capabilities".to_owned()),
+            "clusterName" if value.is_empty() => return Err("clusterName is empty; write a name, or leave it out".to_owned()),
+            "clusterName" => self.cluster_name = field.value.clone(),
+            _ if feeder.set(field)? => {}
             unknown => return Err(format!("there is no field `{unknown}`; known are {}", FIELDS.join(", "))),
         }
         Ok(())

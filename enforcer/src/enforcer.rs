@@ -313,12 +313,15 @@ fn keep_rule_sets<T: Tables>(tables: &T, state: &StateDir) -> Result<(), Error> 
 }
 
 fn record(plan: &Enforce, target: &Target<'_>, set: u32, tenancy: Tenancy) -> ContainerRecord {
-    let ContainerFacts { id, name, image, namespace, .. } = target.facts;
+    let ContainerFacts { id, name, image, namespace, pod, labels, owner, .. } = target.facts;
     ContainerRecord {
         id: id.clone(),
         name: name.clone(),
         image: image.clone(),
         namespace: namespace.clone(),
+        pod: pod.clone(),
+        labels: labels.clone(),
+        owner: owner.clone(),
         pid: target.place.pid,
         cgroup_id: target.place.cgroup_id,
         cgroup_path: target.place.cgroup_path.clone(),

@@ -26,7 +26,7 @@ mod state;
 mod tables;
 pub mod unknown;
 
-pub use config::{CONFIG_FILE, Config, FailPolicy, MAX_CONFIG_BYTES, Nri, NriEnabled};
+pub use config::{CONFIG_FILE, Config, FailPolicy, Feeder, MAX_CONFIG_BYTES, Nri, NriEnabled, Protection, Tcp, Tls};
 pub use enforcer::{Armed, ArmedContainer, Enforcer, Status};
 pub use error::Error;
 pub use known::{Door, Known};

@@ -250,6 +250,10 @@ fn switch_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, target: &T
     record.policies.clone_from(&plan.policies);
     record.unenforced = plan.unenforced.len();
     record.audited = plan.audited;
+    // A record that an older version wrote has none of these.
+    record.pod.clone_from(&target.facts.pod);
+    record.labels.clone_from(&target.facts.labels);
+    record.owner.clone_from(&target.facts.owner);
     if same {
         record.generation = slot.generation;
         record.hash = hex(plan.hash);

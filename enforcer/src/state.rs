@@ -14,12 +14,13 @@
 //!
 //! Files appear whole or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use portcullis_policy::meaning::RuleSet;
+use portcullis_policy::select::Owner;
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,15 @@ pub struct ContainerRecord {
     pub image: String,
     /// Its namespace; empty outside Kubernetes.
     pub namespace: String,
+    /// Its pod's name, where it was known.
+    #[serde(default)]
+    pub pod: String,
+    /// Its labels, or its pod's.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What its pod belongs to, where that was known.
+    #[serde(default)]
+    pub owner: Option<Owner>,
     /// Its init when it was armed.
     pub pid: u32,
     /// The cgroup it was armed for.
@@ -408,4 +418,23 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let bytes = serde_json::to_vec(value).map_err(|error| Error::file("write", path, std::io::Error::from(error)))?;
     files::write(path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_older_version_is_read() {
+        let old = r#"{"id":"c1","name":"web","image":"i","namespace":"shop","pid":1,"cgroupId":2,"cgroupPath":"/c","slot":3,"epoch":4,"set":5,"hash":"h","audited":false,"policies":[],"unenforced":0,"armedAt":6}"#;
+        let record: ContainerRecord = serde_json::from_str(old).unwrap();
+        assert_eq!((record.pod.as_str(), record.labels.len(), record.owner.as_ref()), ("", 0, None));
+        let pod = ContainerRecord {
+            pod: "web-7d4b9".to_owned(),
+            labels: [("app".to_owned(), "web".to_owned())].into(),
+            owner: Some(Owner { kind: "Deployment".to_owned(), name: "web".to_owned() }),
+            ..record
+        };
+        assert_eq!(serde_json::from_slice::<ContainerRecord>(&serde_json::to_vec(&pod).unwrap()).unwrap(), pod);
+    }
 }

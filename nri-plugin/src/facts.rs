@@ -22,8 +22,10 @@ pub fn facts_of(pod: &PodSandbox, container: &Container) -> ContainerFacts {
         annotations: pod.annotations.clone(),
         namespace: pod.namespace.clone(),
         orchestrated: true,
+        pod: pod.name.clone(),
         // NRI does not tell those; in a cluster they come from its API.
         namespace_annotations: BTreeMap::new(),
+        owner: None,
     }
 }
 
@@ -53,6 +55,7 @@ mod tests {
     #[test]
     fn labels_are_the_pods() {
         let pod = PodSandbox {
+            name: "web-7d4b9".to_owned(),
             namespace: "shop".to_owned(),
             labels: [("app".to_owned(), "web".to_owned())].into(),
             annotations: [("kubearmor-policy".to_owned(), "audited".to_owned())].into(),
@@ -60,6 +63,7 @@ mod tests {
         };
         let facts = facts_of(&pod, &container(&[], None));
         assert_eq!((facts.id.as_str(), facts.name.as_str(), facts.namespace.as_str()), ("c1", "web", "shop"));
+        assert_eq!((facts.pod.as_str(), facts.owner), ("web-7d4b9", None));
         assert_eq!(facts.labels, BTreeMap::from([("app".to_owned(), "web".to_owned())]));
         assert_eq!(facts.annotations["kubearmor-policy"], "audited");
         assert!(facts.orchestrated && facts.image.is_empty());

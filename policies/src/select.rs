@@ -45,6 +45,21 @@ pub struct ContainerFacts {
     pub orchestrated: bool,
     /// The annotations of the pod's namespace.
     pub namespace_annotations: BTreeMap<String, String>,
+    /// The pod's name; empty outside Kubernetes, and where nobody told it. It selects nothing: alerts carry it.
+    #[serde(default)]
+    pub pod: String,
+    /// What the pod belongs to, where somebody told it. It selects nothing either.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+}
+
+/// The workload that a pod belongs to, in the pod's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its kind, e.g. `Deployment`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What is known of a host.

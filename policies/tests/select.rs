@@ -44,6 +44,7 @@ fn pod() -> ContainerFacts {
         namespace: "prod".into(),
         orchestrated: true,
         namespace_annotations: BTreeMap::new(),
+        ..ContainerFacts::default()
     }
 }
 

@@ -1,6 +1,6 @@
-//! One stream of alerts to many readers.
+//! One stream of alerts, or of the agent's messages, to many readers.
 //!
-//! Each reader has a bounded queue. One that is too slow loses its oldest alerts and is told how many; nobody waits for it, least
+//! Each reader has a bounded queue. One that is too slow loses its oldest items and is told how many; nobody waits for it, least
 //! of all the reader of the kernel's ring. What comes while nobody listens is kept, also within bounds, and goes to the next who
 //! does: the agent may run or not, `portcullis events` shows what happened just before.
 
@@ -9,109 +9,123 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Most bytes that wait for one reader. All readers that keep up with each other share the alerts, not copies of them.
-const MAX_QUEUED_BYTES: usize = 2 << 20;
-/// What an alert takes besides its text.
-const OVERHEAD_BYTES: usize = 256;
+/// What goes out.
+pub(crate) trait Item: Send + Sync + 'static {
+    /// Most bytes that wait for one reader. All readers that keep up with each other share the items, not copies of them.
+    const MAX_QUEUED_BYTES: usize;
 
-/// An alert as it goes out.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Alert {
-    /// One line of JSON, without its end.
-    pub(crate) line: String,
-    /// Id and name of the container, for readers that want one container's only.
-    pub(crate) container: Option<(String, String)>,
-}
-
-impl Alert {
-    fn bytes(&self) -> usize {
-        let container = self.container.as_ref().map_or(0, |(id, name)| id.len() + name.len());
-        OVERHEAD_BYTES + self.line.len() + container
-    }
+    /// What it takes, always the same: it is added when the item is queued and subtracted when it is taken.
+    fn bytes(&self) -> usize;
 }
 
 /// What a reader gets next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// An alert.
-    Alert(Arc<Alert>),
-    /// So many alerts were dropped just before the next one, because this reader did not keep up, or nobody listened.
+pub(crate) enum Next<T> {
+    /// An item.
+    Item(Arc<T>),
+    /// So many items were dropped just before the next one, because this reader did not keep up, or nobody listened.
     Lost(u64),
 }
 
 /// A bounded queue: the newest that fit.
-#[derive(Debug, Default)]
-struct Queue {
-    alerts: VecDeque<Arc<Alert>>,
+#[derive(Debug)]
+struct Queue<T> {
+    items: VecDeque<Arc<T>>,
     bytes: usize,
     lost: u64,
 }
 
-impl Queue {
-    fn push(&mut self, alert: Arc<Alert>) {
-        self.bytes += alert.bytes();
-        self.alerts.push_back(alert);
-        while self.bytes > MAX_QUEUED_BYTES && self.alerts.len() > 1 {
-            if let Some(oldest) = self.alerts.pop_front() {
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        Queue { items: VecDeque::new(), bytes: 0, lost: 0 }
+    }
+}
+
+impl<T: Item> Queue<T> {
+    /// How many had to go for it.
+    fn push(&mut self, item: Arc<T>) -> u64 {
+        let before = self.lost;
+        self.bytes += item.bytes();
+        self.items.push_back(item);
+        while self.bytes > T::MAX_QUEUED_BYTES && self.items.len() > 1 {
+            if let Some(oldest) = self.items.pop_front() {
                 self.bytes -= oldest.bytes();
                 self.lost += 1;
             }
         }
+        self.lost - before
     }
 
-    fn pop(&mut self) -> Option<Next> {
+    fn pop(&mut self) -> Option<Next<T>> {
         if self.lost > 0 {
             return Some(Next::Lost(std::mem::take(&mut self.lost)));
         }
-        let alert = self.alerts.pop_front()?;
-        self.bytes -= alert.bytes();
-        Some(Next::Alert(alert))
+        let item = self.items.pop_front()?;
+        self.bytes -= item.bytes();
+        Some(Next::Item(item))
     }
 }
 
-#[derive(Debug, Default)]
-struct State {
-    readers: HashMap<u64, (Queue, Arc<Notify>)>,
+#[derive(Debug)]
+struct State<T> {
+    readers: HashMap<u64, (Queue<T>, Arc<Notify>)>,
     next_id: u64,
     /// What nobody has got yet.
-    waiting: Queue,
+    waiting: Queue<T>,
     counters: Counters,
 }
 
 /// What went through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
-    /// Alerts that came.
-    pub(crate) alerts: u64,
+    /// Items that came.
+    pub(crate) items: u64,
     /// Readers now.
     pub(crate) readers: u64,
-    /// Alerts that wait for a reader.
+    /// Items that wait for a reader.
     pub(crate) waiting: u64,
+    /// Items that a reader did not get, counted for each reader.
+    pub(crate) lost: u64,
 }
 
-/// Where alerts come in and go out.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Fanout {
-    state: Arc<Mutex<State>>,
+/// Where items come in and go out.
+#[derive(Debug)]
+pub(crate) struct Fanout<T> {
+    state: Arc<Mutex<State<T>>>,
 }
 
-impl Fanout {
-    /// Gives an alert to all who listen.
-    pub(crate) fn publish(&self, alert: Alert) {
-        let alert = Arc::new(alert);
+impl<T> Clone for Fanout<T> {
+    fn clone(&self) -> Fanout<T> {
+        Fanout { state: Arc::clone(&self.state) }
+    }
+}
+
+impl<T> Default for Fanout<T> {
+    fn default() -> Fanout<T> {
+        let state = State { readers: HashMap::new(), next_id: 0, waiting: Queue::default(), counters: Counters::default() };
+        Fanout { state: Arc::new(Mutex::new(state)) }
+    }
+}
+
+impl<T: Item> Fanout<T> {
+    /// Gives an item to all who listen.
+    pub(crate) fn publish(&self, item: T) {
+        let item = Arc::new(item);
         let mut state = self.lock();
-        state.counters.alerts += 1;
-        if state.readers.is_empty() {
-            return state.waiting.push(alert);
+        let State { readers, waiting, counters, .. } = &mut *state;
+        counters.items += 1;
+        if readers.is_empty() {
+            counters.lost += waiting.push(item);
+            return;
         }
-        for (queue, notify) in state.readers.values_mut() {
-            queue.push(Arc::clone(&alert));
+        for (queue, notify) in readers.values_mut() {
+            counters.lost += queue.push(Arc::clone(&item));
             notify.notify_one();
         }
     }
 
     /// Begins to listen, with what nobody has got yet.
-    pub(crate) fn subscribe(&self) -> Subscription {
+    pub(crate) fn subscribe(&self) -> Subscription<T> {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
@@ -124,25 +138,27 @@ impl Fanout {
     /// What went through so far.
     pub(crate) fn counters(&self) -> Counters {
         let state = self.lock();
-        Counters { readers: state.readers.len() as u64, waiting: state.waiting.alerts.len() as u64, ..state.counters }
+        Counters { readers: state.readers.len() as u64, waiting: state.waiting.items.len() as u64, ..state.counters }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<T> Fanout<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One reader's end.
 #[derive(Debug)]
-pub(crate) struct Subscription {
-    fanout: Fanout,
+pub(crate) struct Subscription<T> {
+    fanout: Fanout<T>,
     id: u64,
     notify: Arc<Notify>,
 }
 
-impl Subscription {
+impl<T: Item> Subscription<T> {
     /// Waits for what comes next. Nothing is lost if the wait is given up.
-    pub(crate) async fn next(&self) -> Next {
+    pub(crate) async fn next(&self) -> Next<T> {
         loop {
             let notified = self.notify.notified();
             if let Some(next) = self.try_next() {
@@ -153,12 +169,12 @@ impl Subscription {
     }
 
     /// What waits already.
-    pub(crate) fn try_next(&self) -> Option<Next> {
+    pub(crate) fn try_next(&self) -> Option<Next<T>> {
         self.fanout.lock().readers.get_mut(&self.id)?.0.pop()
     }
 }
 
-impl Drop for Subscription {
+impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         let mut state = self.fanout.lock();
         // The last one out leaves what it did not take to the next one in.
@@ -174,15 +190,28 @@ impl Drop for Subscription {
 mod tests {
     use super::*;
 
-    fn alert(number: usize) -> Alert {
-        Alert { line: format!("{number:07}"), container: None }
+    const MAX_QUEUED_BYTES: usize = 100_000;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Text(String);
+
+    impl Item for Text {
+        const MAX_QUEUED_BYTES: usize = MAX_QUEUED_BYTES;
+
+        fn bytes(&self) -> usize {
+            256 + self.0.len()
+        }
     }
 
-    fn numbers(reader: &Subscription) -> (Vec<usize>, u64) {
+    fn alert(number: usize) -> Text {
+        Text(format!("{number:07}"))
+    }
+
+    fn numbers(reader: &Subscription<Text>) -> (Vec<usize>, u64) {
         let (mut numbers, mut lost) = (Vec::new(), 0);
         while let Some(next) = reader.try_next() {
             match next {
-                Next::Alert(alert) => numbers.push(alert.line.parse().unwrap()),
+                Next::Item(alert) => numbers.push(alert.0.parse().unwrap()),
                 Next::Lost(count) => lost += count,
             }
         }
@@ -193,7 +222,7 @@ mod tests {
     fn everybody_gets_everything_and_what_waited_goes_to_the_first() {
         let fanout = Fanout::default();
         fanout.publish(alert(0));
-        assert_eq!(fanout.counters(), Counters { alerts: 1, readers: 0, waiting: 1 });
+        assert_eq!(fanout.counters(), Counters { items: 1, readers: 0, waiting: 1, lost: 0 });
         let (first, second) = (fanout.subscribe(), fanout.subscribe());
         fanout.publish(alert(1));
         assert_eq!(numbers(&first), (vec![0, 1], 0));
@@ -224,17 +253,18 @@ mod tests {
         assert_eq!(slow.try_next(), Some(Next::Lost(10)), "before the first that is left");
         let (left, lost) = numbers(&slow);
         assert_eq!((left.len(), left[0], left.last().copied(), lost), (fit, 10, Some(fit + 9), 0));
+        assert_eq!(fanout.counters().lost, 10);
     }
 
     #[test]
     fn nobody_listening_is_bounded_too() {
         let fanout = Fanout::default();
         for number in 0..3 {
-            fanout.publish(Alert { line: "x".repeat(MAX_QUEUED_BYTES) + &number.to_string(), container: None });
+            fanout.publish(Text("x".repeat(MAX_QUEUED_BYTES) + &number.to_string()));
         }
         let reader = fanout.subscribe();
         assert_eq!(reader.try_next(), Some(Next::Lost(2)));
-        assert!(matches!(reader.try_next(), Some(Next::Alert(alert)) if alert.line.ends_with('2')), "one always fits");
+        assert!(matches!(reader.try_next(), Some(Next::Item(alert)) if alert.0.ends_with('2')), "one always fits");
         assert_eq!(reader.try_next(), None);
     }
 
@@ -247,6 +277,6 @@ mod tests {
             tokio::task::yield_now().await;
             publisher.publish(alert(7));
         });
-        assert!(matches!(next, Next::Alert(alert) if alert.line == "0000007"));
+        assert!(matches!(next, Next::Item(alert) if alert.0 == "0000007"));
     }
 }

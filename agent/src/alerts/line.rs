@@ -1,18 +1,20 @@
 //! One alert as one JSON line. The schema's name is in every line; fields are added, never changed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use portcullis_ebpf::abi::op;
 use portcullis_ebpf::{Event, abi};
-use portcullis_enforcer::{ContainerRecord, Error, StateDir};
+use portcullis_enforcer::ContainerRecord;
 use portcullis_policy::capability::Capability;
-use portcullis_policy::meaning::{Action, Rule, RuleSet};
-use serde::Serialize;
+use portcullis_policy::meaning::{Action, Rule};
+use portcullis_policy::select::Owner;
+use serde::{Serialize, Serializer};
 
 /// Name and version of the schema.
 pub const SCHEMA: &str = "portcullis.alert/1";
+/// Longest text of labels that goes along with alerts. Whole labels are left out beyond it: a pod may have a megabyte of them.
+const MAX_LABELS_BYTES: usize = 16 << 10;
 /// Fewest characters of an id that stand for it.
 const MIN_PREFIX: usize = 3;
 
@@ -27,173 +29,92 @@ pub fn means(name: &str, id: &str, container_name: &str) -> bool {
 #[serde(rename_all = "camelCase")]
 pub struct Line {
     schema: &'static str,
-    time: String,
+    pub(crate) time: String,
     cpu: u32,
     /// Counts the alerts of this CPU, delivered or not.
     sequence: u64,
     /// Alerts of this CPU, just before this one, that were not delivered.
-    lost_before: u64,
+    pub(crate) lost_before: u64,
     /// `block` or `audit`: what was done.
     verdict: &'static str,
     /// What was tried.
-    operation: &'static str,
+    pub(crate) operation: &'static str,
     /// `file`, `process`, `network`, `capability`, `mount` or `self-protection`.
-    class: &'static str,
+    pub(crate) class: &'static str,
     /// A path, a socket as FAMILY,TYPE,PROTOCOL, or a capability.
-    object: String,
+    pub(crate) object: String,
     /// The path is longer, or begins outside the container.
     object_cut: bool,
     /// `rule`, `default-posture`, `alias`, `unresolved`, `self-protection` or `orphan`: what the verdict rests on.
-    reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Name of the policy whose rule decided, or `DefaultPosture`.
-    policy: String,
-    rule: Option<RuleLine>,
+    pub(crate) policy: String,
+    #[serde(serialize_with = "rule_line")]
+    pub(crate) rule: Option<Arc<Rule>>,
     /// Whose process it was, if that is on record.
-    pub container: Option<ContainerLine>,
+    pub(crate) container: Option<Arc<Container>>,
     /// Goes up each time the container's policies are switched.
     generation: u32,
-    process: ProcessLine,
+    pub(crate) process: ProcessLine,
 }
 
-#[derive(Debug, Serialize)]
-struct RuleLine {
-    kind: String,
-    namespace: String,
-    policy: String,
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RuleLine<'a> {
+    kind: &'a str,
+    namespace: &'a str,
+    policy: &'a str,
     file: String,
     line: u32,
     column: u32,
-    field: String,
+    field: &'a str,
     action: Action,
     severity: u8,
-    tags: Vec<String>,
-    message: String,
+    tags: &'a [String],
+    message: &'a str,
 }
 
-/// The container of an alert.
-#[derive(Debug, Clone, Serialize)]
-pub struct ContainerLine {
+/// The container of an alert. What is not in the line is for KubeArmor's formats.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Container {
     /// The engine's id of it.
     pub id: String,
     /// Its name.
     pub name: String,
-    image: String,
-    namespace: String,
+    pub(crate) image: String,
+    pub(crate) namespace: String,
+    /// The pod's name.
+    #[serde(skip)]
+    pub(crate) pod: String,
+    /// `name=value`, separated by commas.
+    #[serde(skip)]
+    pub(crate) labels: String,
+    #[serde(skip)]
+    pub(crate) owner: Option<Owner>,
 }
 
 #[derive(Debug, Serialize)]
-struct ProcessLine {
+pub(crate) struct ProcessLine {
     /// In the initial pid namespace.
-    pid: u32,
+    pub(crate) pid: u32,
     tid: u32,
     /// File system uid in the initial user namespace.
-    uid: u32,
-    comm: String,
+    pub(crate) uid: u32,
+    pub(crate) comm: String,
 }
 
-/// Containers and rules by the numbers of the kernel.
-pub struct Names {
-    state: StateDir,
-    known: HashMap<Tenant, Arc<Named>>,
-    unknown: HashMap<Tenant, Instant>,
-    sets: HashMap<String, Arc<RuleSet>>,
-}
-
-/// Slot, epoch and generation: one policy of one container.
-type Tenant = (u32, u32, u32);
-
-/// A container, and its rules in one generation of its policy.
-struct Named {
-    container: ContainerLine,
-    rules: Arc<RuleSet>,
-}
-
-/// Most containers that are remembered; then all are looked up anew.
-const MAX_KNOWN: usize = 4096;
-/// Most rule sets that are remembered, likewise. Containers with the same rules share one.
-const MAX_SETS: usize = 64;
-/// A switch is told by the kernel before it is on record, by as long as it takes to write a file.
-const RECORD_PATIENCE: Duration = Duration::from_millis(5);
-const RECORD_LOOKS: usize = 20;
-/// How long a container that nobody knows is not asked for again: a look goes through all records.
-const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-
-impl Names {
-    /// By the records of a state directory.
-    #[must_use]
-    pub fn new(state: StateDir) -> Names {
-        Names { state, known: HashMap::new(), unknown: HashMap::new(), sets: HashMap::new() }
-    }
-
-    fn of(&mut self, tenant: Tenant) -> Result<Option<Arc<Named>>, Error> {
-        if let Some(known) = self.known.get(&tenant) {
-            return Ok(Some(Arc::clone(known)));
-        }
-        if self.unknown.get(&tenant).is_some_and(|since| since.elapsed() < UNKNOWN_FOR) {
-            return Ok(None);
-        }
-        let found = self.look_up(tenant)?;
-        if self.known.len() + self.unknown.len() >= MAX_KNOWN {
-            self.known.clear();
-            self.unknown.clear();
-        }
-        match &found {
-            Some(named) => drop(self.known.insert(tenant, Arc::clone(named))),
-            None => drop(self.unknown.insert(tenant, Instant::now())),
-        }
-        Ok(found)
-    }
-
-    fn look_up(&mut self, (slot, epoch, generation): Tenant) -> Result<Option<Arc<Named>>, Error> {
-        let Some(mut record) = self.state.tenant(slot, epoch)? else { return Ok(None) };
-        for _ in 0..RECORD_LOOKS {
-            if generation <= record.generation {
-                break;
-            }
-            std::thread::sleep(RECORD_PATIENCE);
-            match self.state.tenant(slot, epoch)? {
-                Some(newer) => record = newer,
-                None => break,
-            }
-        }
-        let rules = self.rules(&record, generation)?;
-        Ok(Some(Arc::new(Named { container: ContainerLine::of(&record), rules })))
-    }
-
-    /// The rules of a generation; none if nobody knows them any more, rather than another generation's.
-    fn rules(&mut self, record: &ContainerRecord, generation: u32) -> Result<Arc<RuleSet>, Error> {
-        let recorded = record.generation == generation || record.earlier.iter().any(|earlier| earlier.generation == generation);
-        if !recorded {
-            return Ok(Arc::default());
-        }
-        let hash = record.hash_in(generation);
-        if let Some(rules) = self.sets.get(hash) {
-            return Ok(Arc::clone(rules));
-        }
-        let rules = Arc::new(self.state.rules_in(record, generation)?.unwrap_or_default());
-        if self.sets.len() >= MAX_SETS {
-            self.sets.clear();
-        }
-        self.sets.insert(hash.to_owned(), Arc::clone(&rules));
-        Ok(rules)
-    }
-
-    /// The line of an alert that was raised at a time.
-    ///
-    /// # Errors
-    /// If the records that name it cannot be read. An alert that no record names has a line all the same.
-    pub fn line(&mut self, event: &Event, time: SystemTime) -> Result<Line, Error> {
+impl Line {
+    /// The line of an event that was raised at a time, and what it was about.
+    pub(crate) fn new(event: &Event, time: SystemTime, rule: Option<Arc<Rule>>, container: Option<Arc<Container>>) -> Line {
         let header = &event.header;
-        let known = self.of((header.slot, header.epoch, header.generation))?;
-        let rule = known.as_ref().and_then(|known| known.rules.rules.get(header.rule as usize));
         let (operation, class) = operation(header.op);
         let reason = reason(header.rule);
-        let policy = match (rule, reason) {
+        let policy = match (&rule, reason) {
             (Some(rule), _) => rule.origin.policy.to_string(),
             (None, "default-posture") => "DefaultPosture".to_owned(),
             (None, _) => String::new(),
         };
-        Ok(Line {
+        Line {
             schema: SCHEMA,
             time: humantime::format_rfc3339_micros(time).to_string(),
             cpu: header.cpu,
@@ -206,8 +127,8 @@ impl Names {
             object_cut: header.path_cut != 0,
             reason,
             policy,
-            rule: rule.map(|rule| RuleLine::of(rule)),
-            container: known.as_ref().map(|known| known.container.clone()),
+            rule,
+            container,
             generation: header.generation,
             process: ProcessLine {
                 pid: header.tgid,
@@ -215,33 +136,49 @@ impl Names {
                 uid: header.uid,
                 comm: text(header.comm.split(|&byte| byte == 0).next().unwrap_or_default()),
             },
-        })
-    }
-}
-
-impl RuleLine {
-    fn of(rule: &Rule) -> RuleLine {
-        let origin = &rule.origin;
-        RuleLine {
-            kind: origin.kind.to_string(),
-            namespace: origin.namespace.to_string(),
-            policy: origin.policy.to_string(),
-            file: origin.file.display().to_string(),
-            line: origin.line,
-            column: origin.column,
-            field: origin.field.clone(),
-            action: rule.action,
-            severity: rule.severity,
-            tags: rule.tags.clone(),
-            message: rule.message.clone(),
         }
     }
+
+    pub(crate) fn is_denial(&self) -> bool {
+        self.verdict == "block"
+    }
 }
 
-impl ContainerLine {
-    fn of(record: &ContainerRecord) -> ContainerLine {
-        let ContainerRecord { id, name, image, namespace, .. } = record;
-        ContainerLine { id: id.clone(), name: name.clone(), image: image.clone(), namespace: namespace.clone() }
+fn rule_line<S: Serializer>(rule: &Option<Arc<Rule>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let line = rule.as_ref().map(|rule| RuleLine {
+        kind: &rule.origin.kind,
+        namespace: &rule.origin.namespace,
+        policy: &rule.origin.policy,
+        file: rule.origin.file.display().to_string(),
+        line: rule.origin.line,
+        column: rule.origin.column,
+        field: &rule.origin.field,
+        action: rule.action,
+        severity: rule.severity,
+        tags: &rule.tags,
+        message: &rule.message,
+    });
+    line.serialize(serializer)
+}
+
+impl Container {
+    pub(crate) fn of(record: &ContainerRecord) -> Container {
+        let mut labels = String::new();
+        for (name, value) in &record.labels {
+            if labels.len() + name.len() + value.len() + 2 <= MAX_LABELS_BYTES {
+                let comma = if labels.is_empty() { "" } else { "," };
+                labels.extend([comma, name, "=", value]);
+            }
+        }
+        Container {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            image: record.image.clone(),
+            namespace: record.namespace.clone(),
+            pod: record.pod.clone(),
+            labels,
+            owner: record.owner.clone(),
+        }
     }
 }
 

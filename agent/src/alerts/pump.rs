@@ -4,12 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_ebpf::{Events, Kernel, abi};
-use portcullis_enforcer::StateDir;
 use tracing::{info, warn};
 
 use super::clock::Clock;
-use super::fanout::{Alert, Fanout};
-use super::line::Names;
+use super::fanout::Fanout;
+use super::{Alert, Names};
 use crate::Error;
 
 /// How long one wait for the ring lasts; then the clocks are compared anew.
@@ -40,9 +39,8 @@ impl Reading {
 }
 
 /// Starts the thread. It ends with the process.
-pub(super) fn start(state: StateDir, fanout: Fanout, told: Reading) -> Result<(), Error> {
+pub(super) fn start(mut names: Names, fanout: Fanout<Alert>, told: Reading) -> Result<(), Error> {
     let work = move || {
-        let mut names = Names::new(state);
         loop {
             let opened = Kernel::open().and_then(|kernel| kernel.events());
             let ended = opened.and_then(|mut events| {
@@ -60,7 +58,7 @@ pub(super) fn start(state: StateDir, fanout: Fanout, told: Reading) -> Result<()
 }
 
 /// Reads for as long as that is possible.
-fn read(events: &mut Events, names: &mut Names, fanout: &Fanout) -> Result<(), portcullis_ebpf::Error> {
+fn read(events: &mut Events, names: &mut Names, fanout: &Fanout<Alert>) -> Result<(), portcullis_ebpf::Error> {
     let mut clock = Clock::now();
     let mut malformed = 0;
     loop {
@@ -75,19 +73,9 @@ fn read(events: &mut Events, names: &mut Names, fanout: &Fanout) -> Result<(), p
         if event.header.kind != abi::EVENT_ALERT {
             continue;
         }
-        let line = match names.line(&event, clock.at(event.header.time_ns)) {
-            Ok(line) => line,
-            Err(error) => {
-                warn!("an alert cannot be named: {error}");
-                continue;
-            }
-        };
-        match serde_json::to_string(&line) {
-            Ok(text) => {
-                let container = line.container.map(|container| (container.id, container.name));
-                fanout.publish(Alert { line: text, container });
-            }
-            Err(error) => warn!("an alert cannot be written: {error}"),
+        match names.alert(&event, clock.at(event.header.time_ns), None) {
+            Ok(alert) => fanout.publish(alert),
+            Err(error) => warn!("an alert cannot be named: {error}"),
         }
     }
 }

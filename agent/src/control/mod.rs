@@ -21,9 +21,12 @@ pub use portcullis_nri_plugin::{ConnectionStatus, Counts, Link};
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, Line};
-pub(crate) use server::{Answers, Server};
+pub(crate) use server::{Answers, serve};
 
 pub use crate::reconcile::{Outcome, Trouble};
+
+use crate::alerts::Format;
+use crate::alerts::line::SCHEMA;
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -63,8 +66,45 @@ pub enum Call {
         /// End after this many.
         #[serde(default)]
         count: Option<u64>,
+        /// As lines of this format.
+        #[serde(default)]
+        format: EventFormat,
     },
 }
+
+/// How alerts are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EventFormat {
+    /// As our own JSON.
+    #[default]
+    Json,
+    /// As KubeArmor's JSON.
+    Kubearmor,
+}
+
+impl EventFormat {
+    /// Name and version of the schema of its lines.
+    #[must_use]
+    pub fn schema(self) -> &'static str {
+        match self {
+            EventFormat::Json => SCHEMA,
+            EventFormat::Kubearmor => KUBEARMOR_SCHEMA,
+        }
+    }
+}
+
+impl From<EventFormat> for Format {
+    fn from(format: EventFormat) -> Format {
+        match format {
+            EventFormat::Json => Format::Line,
+            EventFormat::Kubearmor => Format::KubeArmor,
+        }
+    }
+}
+
+/// What a follower is told that follows: KubeArmor's schema has no name of its own, and its lines name none.
+pub const KUBEARMOR_SCHEMA: &str = "kubearmor.alert";
 
 /// An answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -191,6 +231,9 @@ pub struct AlertsStatus {
     pub readers: u64,
     /// Alerts that wait for somebody to follow.
     pub waiting: u64,
+    /// Alerts that a follower did not get because it read too slowly, or nobody followed for long; counted for each.
+    #[serde(default)]
+    pub lost: u64,
     /// Why they are not read.
     pub trouble: Option<String>,
 }

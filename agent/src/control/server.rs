@@ -1,23 +1,22 @@
 //! The answering end.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::{Body, Call, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES, Refusal, RefusalKind, Reply, Request, VERSION};
-use crate::Error;
+use super::{Body, Call, EventFormat, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES};
+use super::{Refusal, RefusalKind, Reply, Request, VERSION};
+use crate::alerts::Alert;
 use crate::alerts::fanout::{Next, Subscription};
-use crate::alerts::line::{SCHEMA, means};
+use crate::socket::Socket;
 
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -25,77 +24,35 @@ const MAX_CONNECTIONS: usize = 32;
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an answer may take to be taken.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-/// How soon connections are accepted again when the system had no room for one.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What answers, but for events.
 pub(crate) trait Answers: Send + Sync + 'static {
     /// The answer as JSON. May block.
     fn answer(&self, call: Call) -> Result<serde_json::Value, Refusal>;
     /// A new follower of the alerts.
-    fn subscribe(&self) -> Subscription;
+    fn subscribe(&self) -> Subscription<Alert>;
 }
 
-/// The socket, with who may use it.
-#[derive(Debug)]
-pub(crate) struct Server {
-    listener: UnixListener,
-    path: PathBuf,
-    uid: u32,
-}
-
-impl Server {
-    /// Listens at `path` for whoever has the user id `uid`. A socket that a former agent left is replaced; the caller is the
-    /// only agent.
-    pub(crate) fn bind(path: &Path, uid: u32) -> Result<Server, Error> {
-        let failed = |source| Error::File { what: "listen on", path: path.to_owned(), source };
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed)?,
-            Ok(_) => return Err(failed(io::Error::other("there is something else than a socket"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
+/// Answers for ever.
+pub(crate) async fn serve(socket: Socket, answers: Arc<impl Answers>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let (stream, is_users) = socket.accept().await;
+        if !is_users {
+            turn_away(&stream, RefusalKind::Forbidden, "only root may ask the agent");
+            continue;
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Server { listener, path: path.to_owned(), uid })
-    }
-
-    /// Answers for ever.
-    pub(crate) async fn serve(self, answers: Arc<impl Answers>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    warn!("a connection to {} could not be accepted: {error}", self.path.display());
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            // The permissions say so already; a socket that was made in somebody else's directory is safe, too.
-            if stream.peer_cred().map_or(true, |peer| peer.uid() != self.uid) {
-                turn_away(&stream, RefusalKind::Forbidden, "only root may ask the agent");
-                continue;
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            turn_away(&stream, RefusalKind::Busy, "too many programs ask the agent at once; try again");
+            continue;
+        };
+        let answers = Arc::clone(&answers);
+        tokio::spawn(async move {
+            if let Err(error) = Conversation::new(stream).run(&answers).await {
+                debug!("a conversation ended: {error}");
             }
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                turn_away(&stream, RefusalKind::Busy, "too many programs ask the agent at once; try again");
-                continue;
-            };
-            let answers = Arc::clone(&answers);
-            tokio::spawn(async move {
-                if let Err(error) = Conversation::new(stream).run(&answers).await {
-                    debug!("a conversation ended: {error}");
-                }
-                drop(place);
-            });
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Left behind it would only be in the way of the next agent, which removes it.
-        drop(std::fs::remove_file(&self.path));
+            drop(place);
+        });
     }
 }
 
@@ -132,7 +89,9 @@ impl Conversation {
             };
             let Some(line) = line else { return Ok(()) };
             match request(&line) {
-                Ok(Call::Events { container, count }) => return self.follow(answers.subscribe(), container, count).await,
+                Ok(Call::Events { container, count, format }) => {
+                    return self.follow(answers.subscribe(), container, count, format).await;
+                }
                 Ok(call) => {
                     let answers = Arc::clone(answers);
                     let answer = tokio::task::spawn_blocking(move || answers.answer(call)).await;
@@ -169,8 +128,14 @@ impl Conversation {
 
     /// Passes alerts on until the other end hangs up. It may take as long as it likes to take them: then it loses some, and is
     /// told how many.
-    async fn follow(mut self, alerts: Subscription, container: Option<String>, count: Option<u64>) -> io::Result<()> {
-        self.say(Body::Ok(Following { schema: SCHEMA.to_owned() })).await?;
+    async fn follow(
+        mut self,
+        alerts: Subscription<Alert>,
+        container: Option<String>,
+        count: Option<u64>,
+        format: EventFormat,
+    ) -> io::Result<()> {
+        self.say(Body::Ok(Following { schema: format.schema().to_owned() })).await?;
         let mut left = count.unwrap_or(u64::MAX);
         while left > 0 {
             let next = tokio::select! {
@@ -179,15 +144,12 @@ impl Conversation {
             };
             let line = match next {
                 Next::Lost(lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), lost })?,
-                Next::Alert(alert) => {
-                    let of = |name: &String| alert.container.as_ref().is_some_and(|(id, called)| means(name, id, called));
-                    if !container.as_ref().is_none_or(of) {
+                Next::Item(alert) => {
+                    if !container.as_ref().is_none_or(|name| alert.is_of(name)) {
                         continue;
                     }
                     left -= 1;
-                    let mut line = alert.line.clone().into_bytes();
-                    line.push(b'\n');
-                    line
+                    [alert.rendered(format.into()), &b"\n"[..]].concat()
                 }
             };
             tokio::select! {

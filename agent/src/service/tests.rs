@@ -28,7 +28,10 @@ async fn place(sockets: &[&str]) -> Place {
         policy_dir: at("policies"),
         known_dir: at("known"),
         control_socket: at("agent.sock"),
-        control_uid: rustix::process::geteuid().as_raw(),
+        feeder_socket: at("feeder.sock"),
+        feeder_tcp: None,
+        uid: rustix::process::geteuid().as_raw(),
+        host: Host::default(),
         nri_sockets: sockets.iter().map(|name| at(name)).collect(),
         nri_required: false,
         gate_hook: PathBuf::from("/usr/libexec/portcullis/portcullis-hook"),
@@ -42,7 +45,7 @@ async fn place(sockets: &[&str]) -> Place {
 impl Place {
     async fn start(&mut self) {
         let node = Arc::clone(&self.node);
-        let service = Service::start(node, &self.settings, Alerts::default()).await.unwrap();
+        let service = Service::start(node, &self.settings, Alerts::default(), Messages::default()).await.unwrap();
         self.service = Some(service);
     }
 
@@ -142,7 +145,7 @@ async fn an_agent_that_is_started_again_finds_everything() {
     place.eventually("read", |status| status.policies.count == 1).await;
     place.service.take().unwrap().stop().await;
     before.closed().await;
-    assert!(!place.settings.control_socket.exists());
+    assert!(!place.settings.control_socket.exists() && !place.settings.feeder_socket.exists());
     // Meanwhile a policy changes, and a container comes and another goes.
     place.write_policy("b");
     place.node.state().refreshed.clear();

@@ -39,6 +39,7 @@ pub fn crio(id: &str, bundle: &Path, annotations: &Annotations) -> Identity {
         ),
         labels: labels.map_or_else(Fact::Unknown, Fact::Known),
         namespace: get(&["io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace"]),
+        pod: get(&["io.kubernetes.pod.name"]),
         sandbox: sandbox.as_deref() == Some(id),
     }
 }
@@ -52,6 +53,7 @@ pub fn containerd(id: &str, annotations: &Annotations) -> Identity {
         image: known(get("io.kubernetes.cri.image-name"), "containerd did not annotate the container with its image"),
         labels: Fact::Unknown("containerd does not tell a pod's labels to hooks".to_owned()),
         namespace: get("io.kubernetes.cri.sandbox-namespace"),
+        pod: get("io.kubernetes.cri.sandbox-name"),
         // A pod can't know the id that its own container will get, so it can't pretend to be a sandbox.
         sandbox: get(CONTAINERD_SANDBOX_ID).as_deref() == Some(id),
     }
@@ -104,12 +106,13 @@ mod tests {
             ("io.container.manager", "cri-o"),
             ("io.kubernetes.container.name", "nginx"),
             ("io.kubernetes.pod.namespace", "shop"),
+            ("io.kubernetes.pod.name", "web-7d4b9"),
             ("io.kubernetes.cri-o.ImageName", "docker.io/library/nginx:1"),
             ("io.kubernetes.cri-o.SandboxID", "5a"),
         ]);
         let who = crio("c1", &userdata("c1"), &facts);
         assert_eq!(who.name, Fact::Known("nginx".to_owned()));
-        assert_eq!(who.namespace.as_deref(), Some("shop"));
+        assert_eq!((who.namespace.as_deref(), who.pod.as_deref()), (Some("shop"), Some("web-7d4b9")));
         assert_eq!(who.image, Fact::Known("docker.io/library/nginx:1".to_owned()));
         assert!(matches!(&who.labels, Fact::Known(labels) if labels["app"] == "web"));
         assert!(!who.sandbox && crio("5a", &userdata("5a"), &facts).sandbox);
@@ -125,9 +128,10 @@ mod tests {
             (CONTAINERD_SANDBOX_ID, "s1"),
             ("io.kubernetes.cri.container-name", "nginx"),
             ("io.kubernetes.cri.sandbox-namespace", "shop"),
+            ("io.kubernetes.cri.sandbox-name", "web-7d4b9"),
         ]);
         let who = containerd("c1", &facts);
-        assert_eq!(who.name, Fact::Known("nginx".to_owned()));
+        assert_eq!((who.name, who.pod.as_deref()), (Fact::Known("nginx".to_owned()), Some("web-7d4b9")));
         assert!(matches!(who.labels, Fact::Unknown(_)) && matches!(who.image, Fact::Unknown(_)));
         assert!(!who.sandbox && containerd("s1", &facts).sandbox);
     }

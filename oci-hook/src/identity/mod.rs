@@ -60,6 +60,8 @@ pub struct Identity {
     pub labels: Fact<BTreeMap<String, String>>,
     /// The Kubernetes namespace.
     pub namespace: Option<String>,
+    /// The pod's name, where the engine wrote it down.
+    pub pod: Option<String>,
     /// The container is a pod's sandbox: the engine's own pause process, none of the user's.
     pub sandbox: bool,
 }
@@ -86,6 +88,8 @@ impl Identity {
             namespace: self.namespace.unwrap_or_default(),
             orchestrated: matches!(self.engine, Engine::CriO | Engine::Containerd),
             namespace_annotations: BTreeMap::new(),
+            pod: self.pod.unwrap_or_default(),
+            owner: None,
         };
         (facts, Missing { name: no_name, image: no_image, labels: no_labels })
     }
@@ -144,6 +148,7 @@ pub fn identify(
                 image: Fact::from_option(found.image, || "podman's files do not name its image".to_owned()),
                 labels: found.labels,
                 namespace: None,
+                pod: None,
                 sandbox: false,
             }
         }
@@ -157,6 +162,7 @@ pub fn identify(
                 image: Fact::Unknown(missing()),
                 labels: Fact::Unknown(missing()),
                 namespace: None,
+                pod: None,
                 sandbox: false,
             }
         }

@@ -1,10 +1,12 @@
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::alerts::fanout::{Alert, Fanout};
+use crate::alerts::fanout::Fanout;
 use crate::control::{Client, ClientError, Line};
+use crate::fake::alert;
 
-struct Fake(Fanout);
+struct Fake(Fanout<Alert>);
 
 impl Answers for Fake {
     fn answer(&self, call: Call) -> Result<serde_json::Value, Refusal> {
@@ -15,7 +17,7 @@ impl Answers for Fake {
         }
     }
 
-    fn subscribe(&self) -> Subscription {
+    fn subscribe(&self) -> Subscription<Alert> {
         self.0.subscribe()
     }
 }
@@ -23,7 +25,7 @@ impl Answers for Fake {
 struct Place {
     _temporary: tempfile::TempDir,
     path: PathBuf,
-    fanout: Fanout,
+    fanout: Fanout<Alert>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -32,8 +34,8 @@ fn place_for(uid: u32) -> Place {
     let path = temporary.path().join("agent.sock");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let fanout = Fanout::default();
-    let server = runtime.block_on(async { Server::bind(&path, uid) }).unwrap();
-    runtime.spawn(server.serve(Arc::new(Fake(fanout.clone()))));
+    let socket = runtime.block_on(async { Socket::bind(&path, uid) }).unwrap();
+    runtime.spawn(serve(socket, Arc::new(Fake(fanout.clone()))));
     Place { _temporary: temporary, path, fanout, runtime }
 }
 
@@ -58,9 +60,16 @@ impl Place {
         String::from_utf8(answer).unwrap()
     }
 
-    fn publish(&self, number: usize, container: &str) {
-        let container = Some((container.to_owned(), format!("name-of-{container}")));
-        self.fanout.publish(Alert { line: format!("{{\"number\":{number}}}"), container });
+    fn publish(&self, number: u64, container: &str) {
+        self.fanout.publish(alert(number, b"/etc/shadow", container));
+    }
+}
+
+/// What a line tells, if one comes soon.
+fn next(client: &mut Client) -> serde_json::Value {
+    match client.next_line(Some(Duration::from_secs(10))).unwrap() {
+        Line::Text(line) => serde_json::from_slice(&line).unwrap(),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -147,12 +156,12 @@ fn followers_get_what_waited_and_what_comes() {
     let place = place();
     place.publish(0, "aaaa");
     let mut client = place.client();
-    client.follow(None, Some(3)).unwrap();
+    client.follow(None, Some(3), EventFormat::Json).unwrap();
     place.publish(1, "aaaa");
     place.publish(2, "bbbb");
     for number in 0..3 {
-        let line = client.next_line(Some(Duration::from_secs(5))).unwrap();
-        assert_eq!(line, Line::Text(format!("{{\"number\":{number}}}").into_bytes()));
+        let line = next(&mut client);
+        assert_eq!((&line["schema"], &line["sequence"]), (&"portcullis.alert/1".into(), &number.into()));
     }
     assert_eq!(client.next_line(Some(Duration::from_secs(5))).unwrap(), Line::End);
 }
@@ -161,19 +170,30 @@ fn followers_get_what_waited_and_what_comes() {
 fn a_follower_may_want_one_container_and_be_patient() {
     let place = place();
     let mut client = place.client();
-    client.follow(Some("name-of-bbbb".to_owned()), None).unwrap();
+    client.follow(Some("name-of-bbbb".to_owned()), None, EventFormat::Json).unwrap();
     assert_eq!(client.next_line(Some(Duration::from_millis(50))).unwrap(), Line::Quiet);
     place.publish(0, "aaaa");
     place.publish(1, "bbbb");
-    let line = client.next_line(Some(Duration::from_secs(5))).unwrap();
-    assert_eq!(line, Line::Text(b"{\"number\":1}".to_vec()));
+    assert_eq!(next(&mut client)["sequence"], 1);
+}
+
+#[test]
+fn a_follower_may_want_kubearmors_format() {
+    let place = place();
+    let (mut ours, mut theirs) = (place.client(), place.client());
+    ours.follow(None, None, EventFormat::Json).unwrap();
+    theirs.follow(None, None, EventFormat::Kubearmor).unwrap();
+    place.publish(1, "aaaa");
+    assert_eq!(next(&mut ours)["object"], "/etc/shadow");
+    let line = next(&mut theirs);
+    assert_eq!((&line["Resource"], &line["ContainerName"]), (&"/etc/shadow".into(), &"name-of-aaaa".into()));
 }
 
 #[test]
 fn a_follower_that_hangs_up_is_forgotten() {
     let place = place();
     let mut client = place.client();
-    client.follow(None, None).unwrap();
+    client.follow(None, None, EventFormat::Json).unwrap();
     assert_eq!(place.fanout.counters().readers, 1);
     drop(client);
     let since = std::time::Instant::now();
@@ -187,34 +207,30 @@ fn a_follower_that_hangs_up_is_forgotten() {
 fn a_slow_follower_holds_up_nobody_and_is_told_what_it_lost() {
     let place = place();
     let (mut slow, mut fast) = (place.client(), place.client());
-    slow.follow(None, None).unwrap();
-    fast.follow(None, None).unwrap();
-    const ALERTS: usize = 40_000;
-    const AT_ONCE: usize = 100;
-    let text = "x".repeat(200);
-    let mut number = 0;
-    for _ in 0..ALERTS / AT_ONCE {
-        for _ in 0..AT_ONCE {
-            place.fanout.publish(Alert { line: format!("{{\"number\":{number},\"text\":\"{text}\"}}"), container: None });
-            number += 1;
+    slow.follow(None, None, EventFormat::Json).unwrap();
+    fast.follow(None, None, EventFormat::Json).unwrap();
+    const ALERTS: u64 = 20_000;
+    const AT_ONCE: u64 = 100;
+    let path = [b'x'; 200];
+    for first in (0..ALERTS).step_by(AT_ONCE as usize) {
+        (first..first + AT_ONCE).for_each(|number| place.fanout.publish(alert(number, &path, "aaaa")));
+        for number in first..first + AT_ONCE {
+            assert_eq!(next(&mut fast)["sequence"], number);
         }
-        let got = (0..AT_ONCE).map(|_| fast.next_line(Some(Duration::from_secs(10))).unwrap());
-        assert!(got.into_iter().all(|line| matches!(line, Line::Text(text) if !text.starts_with(b"{\"schema"))));
     }
     let (mut got, mut lost, mut last) = (0, 0, 0);
     while got + lost < ALERTS {
-        let Line::Text(line) = slow.next_line(Some(Duration::from_secs(10))).unwrap() else { panic!("after {got} and {lost}") };
-        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let line = next(&mut slow);
         match line["lost"].as_u64() {
-            Some(count) => lost += usize::try_from(count).unwrap(),
+            Some(count) => lost += count,
             None => {
                 got += 1;
-                last = line["number"].as_u64().unwrap();
+                last = line["sequence"].as_u64().unwrap();
             }
         }
     }
     assert!(lost > 0, "it did not even have to lose any");
-    assert_eq!((got + lost, last), (ALERTS, ALERTS as u64 - 1));
+    assert_eq!((got + lost, last), (ALERTS, ALERTS - 1));
     assert_eq!(slow.next_line(Some(Duration::from_millis(20))).unwrap(), Line::Quiet);
 }
 
@@ -223,11 +239,11 @@ fn a_socket_that_was_left_is_replaced_and_anything_else_is_not() {
     let place = place();
     let path = place.path.with_file_name("other.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let bound = place.runtime.block_on(async { Server::bind(&path, 0) });
+    let bound = place.runtime.block_on(async { Socket::bind(&path, 0) });
     drop(bound.unwrap());
     assert!(!path.exists(), "it takes its socket with it");
     std::fs::write(&path, "").unwrap();
-    let error = place.runtime.block_on(async { Server::bind(&path, 0) }).unwrap_err().to_string();
+    let error = place.runtime.block_on(async { Socket::bind(&path, 0) }).unwrap_err().to_string();
     assert!(error.contains("something else than a socket"), "{error}");
     assert!(Client::connect(Path::new("/nowhere/at/all")).unwrap().is_none());
 }

@@ -1,0 +1,145 @@
+//! An alert on its way: named once, and rendered once in each format that some reader asks for.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use portcullis_ebpf::{Event, abi};
+use portcullis_policy::meaning::{Action, Posture, RuleSet};
+use prost::Message;
+
+use super::fanout::Item;
+use super::line::{Container, Line, means};
+use super::process::ProcessFacts;
+use crate::kubearmor::{self, Host};
+
+/// How an alert is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One line of JSON of our own schema, without its end.
+    Line,
+    /// One line of KubeArmor's JSON, without its end.
+    KubeArmor,
+    /// KubeArmor's protobuf message.
+    Feeder,
+}
+
+/// The number of formats.
+const FORMATS: usize = 3;
+
+/// An alert.
+#[derive(Debug)]
+pub struct Alert {
+    pub(crate) line: Line,
+    /// When it was raised, in seconds since 1970.
+    pub(crate) seconds: i64,
+    /// It would have been denied, if the container were not one that is only audited.
+    pub(crate) spared: bool,
+    /// [`abi::Event::arg`]
+    pub(crate) arg: [u32; 3],
+    pub(crate) process: Option<ProcessFacts>,
+    pub(crate) host: Arc<Host>,
+    bytes: usize,
+    renderings: [OnceLock<Bytes>; FORMATS],
+}
+
+impl Alert {
+    /// The alert of an event, with the container and the rules that decided, as far as they are known.
+    pub(crate) fn new(
+        event: &Event,
+        time: SystemTime,
+        named: Option<(Arc<Container>, &RuleSet)>,
+        process: Option<ProcessFacts>,
+        host: Arc<Host>,
+    ) -> Alert {
+        let (container, rules) = named.unzip();
+        let rule = rules.and_then(|rules| rules.rules.get(event.header.rule as usize)).map(Arc::clone);
+        let line = Line::new(event, time, rule, container);
+        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let spared = event.header.verdict == abi::AUDIT && would_deny(&line, rules);
+        let mut alert = Alert {
+            line,
+            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+            spared,
+            arg: event.header.arg,
+            process,
+            host,
+            bytes: 0,
+            renderings: Default::default(),
+        };
+        alert.bytes = alert.account();
+        alert
+    }
+
+    /// The alert in a format. The first who wants it waits for it to be written.
+    #[must_use]
+    pub fn rendered(&self, format: Format) -> &Bytes {
+        let write = || match format {
+            Format::Line => kubearmor::json(&self.line),
+            Format::KubeArmor => kubearmor::json(&kubearmor::Alert::from(self)),
+            Format::Feeder => kubearmor::Alert::from(self).encode_to_vec(),
+        };
+        self.renderings[format as usize].get_or_init(|| Bytes::from(write().into_boxed_slice()))
+    }
+
+    /// Whether it is of the container that `name` means: by its name, its id, or the beginning of its id.
+    #[must_use]
+    pub fn is_of(&self, name: &str) -> bool {
+        self.line.container.as_ref().is_some_and(|container| means(name, &container.id, &container.name))
+    }
+
+    /// What it takes with all its renderings, none of which may be there yet. What alerts share is counted with each, so that
+    /// a queue is bounded even if no two of its alerts share anything.
+    fn account(&self) -> usize {
+        /// Names of fields, numbers and times: more than any of the formats has.
+        const FRAME_BYTES: usize = 768;
+        let line = &self.line;
+        // What is executed is a resource and a process.
+        let mut text = 2 * json_bytes(&line.object) + json_bytes(&line.process.comm) + line.policy.len();
+        if let Some(container) = &line.container {
+            let Container { id, name, image, namespace, pod, labels, owner } = &**container;
+            let owner = owner.iter().flat_map(|owner| [&owner.kind, &owner.name, namespace]);
+            text +=
+                [id, name, image, namespace, pod, labels].into_iter().chain(owner).map(|text| json_bytes(text)).sum::<usize>();
+        }
+        if let Some(rule) = &line.rule {
+            let origin = &rule.origin;
+            // Tags are there twice, joined and one by one.
+            text += 2 * rule.tags.iter().map(|tag| json_bytes(tag) + 3).sum::<usize>() + json_bytes(&rule.message);
+            text += json_bytes(&origin.field) + origin.file.as_os_str().len() + origin.namespace.len() + origin.kind.len();
+        }
+        // An executable may be a source, a process and a parent.
+        text += 3 * self.process.iter().flat_map(ProcessFacts::texts).map(json_bytes).sum::<usize>();
+        size_of::<Alert>() + text + FORMATS * (FRAME_BYTES + text)
+    }
+}
+
+impl Item for Alert {
+    const MAX_QUEUED_BYTES: usize = 8 << 20;
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Bytes of a text in JSON at most.
+fn json_bytes(text: &str) -> usize {
+    text.bytes().map(|byte| if byte < b' ' { 6 } else { 1 + usize::from(byte == b'"' || byte == b'\\') }).sum()
+}
+
+/// Whether what was only audited is denied where the container's policies are enforced. A rule that does not say `Audit` alerts
+/// when it denies and not otherwise. What else can be said of an alias or an unresolved path is not on record: then this says no.
+fn would_deny(line: &Line, rules: Option<&RuleSet>) -> bool {
+    let Some(rules) = rules else { return false };
+    let posture = match line.class {
+        "file" | "process" => rules.postures.file,
+        "network" => rules.postures.network,
+        "capability" => rules.postures.capabilities,
+        _ => return false,
+    };
+    match (&line.rule, line.reason) {
+        (Some(rule), _) => rule.action != Action::Audit,
+        (None, "default-posture") => posture == Posture::Block,
+        _ => false,
+    }
+}

@@ -1,0 +1,114 @@
+//! Who is behind the kernel's numbers: containers and rules, by what is in the state directory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use portcullis_ebpf::Event;
+use portcullis_enforcer::{ContainerRecord, Error, StateDir};
+use portcullis_policy::meaning::RuleSet;
+
+use super::alert::Alert;
+use super::line::Container;
+use super::process::ProcessFacts;
+use crate::kubearmor::Host;
+
+/// Containers and rules by the numbers of the kernel.
+pub struct Names {
+    state: StateDir,
+    host: Arc<Host>,
+    known: HashMap<Tenant, Arc<Named>>,
+    unknown: HashMap<Tenant, Instant>,
+    sets: HashMap<String, Arc<RuleSet>>,
+}
+
+/// Slot, epoch and generation: one policy of one container.
+type Tenant = (u32, u32, u32);
+
+/// A container, and its rules in one generation of its policy.
+struct Named {
+    container: Arc<Container>,
+    rules: Arc<RuleSet>,
+}
+
+/// Most containers that are remembered; then all are looked up anew.
+const MAX_KNOWN: usize = 4096;
+/// Most rule sets that are remembered, likewise. Containers with the same rules share one.
+const MAX_SETS: usize = 64;
+/// A switch is told by the kernel before it is on record, by as long as it takes to write a file.
+const RECORD_PATIENCE: Duration = Duration::from_millis(5);
+const RECORD_LOOKS: usize = 20;
+/// How long a container that nobody knows is not asked for again: a look goes through all records.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+
+impl Names {
+    /// By the records of a state directory of this host.
+    #[must_use]
+    pub fn new(state: StateDir, host: Host) -> Names {
+        Names { state, host: Arc::new(host), known: HashMap::new(), unknown: HashMap::new(), sets: HashMap::new() }
+    }
+
+    fn of(&mut self, tenant: Tenant) -> Result<Option<Arc<Named>>, Error> {
+        if let Some(known) = self.known.get(&tenant) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        if self.unknown.get(&tenant).is_some_and(|since| since.elapsed() < UNKNOWN_FOR) {
+            return Ok(None);
+        }
+        let found = self.look_up(tenant)?;
+        if self.known.len() + self.unknown.len() >= MAX_KNOWN {
+            self.known.clear();
+            self.unknown.clear();
+        }
+        match &found {
+            Some(named) => drop(self.known.insert(tenant, Arc::clone(named))),
+            None => drop(self.unknown.insert(tenant, Instant::now())),
+        }
+        Ok(found)
+    }
+
+    fn look_up(&mut self, (slot, epoch, generation): Tenant) -> Result<Option<Arc<Named>>, Error> {
+        let Some(mut record) = self.state.tenant(slot, epoch)? else { return Ok(None) };
+        for _ in 0..RECORD_LOOKS {
+            if generation <= record.generation {
+                break;
+            }
+            std::thread::sleep(RECORD_PATIENCE);
+            match self.state.tenant(slot, epoch)? {
+                Some(newer) => record = newer,
+                None => break,
+            }
+        }
+        let rules = self.rules(&record, generation)?;
+        Ok(Some(Arc::new(Named { container: Arc::new(Container::of(&record)), rules })))
+    }
+
+    /// The rules of a generation; none if nobody knows them any more, rather than another generation's.
+    fn rules(&mut self, record: &ContainerRecord, generation: u32) -> Result<Arc<RuleSet>, Error> {
+        let recorded = record.generation == generation || record.earlier.iter().any(|earlier| earlier.generation == generation);
+        if !recorded {
+            return Ok(Arc::default());
+        }
+        let hash = record.hash_in(generation);
+        if let Some(rules) = self.sets.get(hash) {
+            return Ok(Arc::clone(rules));
+        }
+        let rules = Arc::new(self.state.rules_in(record, generation)?.unwrap_or_default());
+        if self.sets.len() >= MAX_SETS {
+            self.sets.clear();
+        }
+        self.sets.insert(hash.to_owned(), Arc::clone(&rules));
+        Ok(rules)
+    }
+
+    /// The alert of an event that was raised at a time, with what is known of the process.
+    ///
+    /// # Errors
+    /// If the records that name it cannot be read. An event that no record names is an alert all the same.
+    pub fn alert(&mut self, event: &Event, time: SystemTime, process: Option<ProcessFacts>) -> Result<Alert, Error> {
+        let header = &event.header;
+        let known = self.of((header.slot, header.epoch, header.generation))?;
+        let named = known.as_ref().map(|known| (Arc::clone(&known.container), &*known.rules));
+        Ok(Alert::new(event, time, named, process, Arc::clone(&self.host)))
+    }
+}

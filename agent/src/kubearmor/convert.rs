@@ -1,0 +1,253 @@
+//! An alert as KubeArmor tells it.
+
+use std::collections::BTreeMap;
+
+use portcullis_policy::capability::Capability;
+use portcullis_policy::network::{AF_INET, AF_INET6, SOCK_DCCP, SOCK_DGRAM, SOCK_RAW, SOCK_RDM, SOCK_SEQPACKET, SOCK_STREAM};
+use portcullis_policy::select::CONTAINER_NAMESPACE;
+use portcullis_policy::written::Kind;
+
+use super::message::{Alert, ExecEvent, Podowner};
+use crate::alerts;
+use crate::alerts::ProcessFacts;
+use crate::alerts::line::{Container, Line};
+
+/// What stands for KubeArmor's version.
+const VERSION: &str = concat!("portcullis-", env!("CARGO_PKG_VERSION"));
+
+impl From<&alerts::Alert> for Alert {
+    fn from(alert: &alerts::Alert) -> Alert {
+        let line = &alert.line;
+        let unknown = ProcessFacts::default();
+        let process = alert.process.as_ref().unwrap_or(&unknown);
+        let resource = resource(alert);
+        let data = data(line, &resource);
+        let mut told = Alert {
+            timestamp: alert.seconds,
+            updated_time: line.time.clone(),
+            cluster_name: alert.host.cluster.clone(),
+            host_name: alert.host.name.clone(),
+            host_ppid: process.host_parent_pid.map_or(0, number),
+            host_pid: number(line.process.pid),
+            ppid: process.parent_pid.map_or(0, number),
+            pid: process.pid.map_or(0, number),
+            // -1 and -2 are users to Go, too.
+            uid: line.process.uid.cast_signed(),
+            parent_process_name: process.parent_exe.clone().unwrap_or_default(),
+            process_name: process.exe.clone().unwrap_or_default(),
+            policy_name: line.policy.clone(),
+            r#type: "MatchedPolicy".to_owned(),
+            source: command(process),
+            operation: operation(line.class).to_owned(),
+            event_data: event_data(line, &data, &resource),
+            resource,
+            data,
+            enforcer: "BPFLSM".to_owned(),
+            action: action(alert).to_owned(),
+            result: if line.is_denial() { "Permission denied" } else { "Passed" }.to_owned(),
+            cwd: process.cwd.as_deref().map(directory).unwrap_or_default(),
+            tty: process.tty.clone().unwrap_or_default(),
+            // KubeArmor always sends one.
+            exec_event: Some(ExecEvent {
+                exec_id: process.exec_id.map(|id| id.to_string()).unwrap_or_default(),
+                executable_name: line.process.comm.clone(),
+            }),
+            kubearmor_version: VERSION.to_owned(),
+            node_id: alert.host.id.clone(),
+            ..Alert::default()
+        };
+        if line.operation == "exec" {
+            // Who calls exec is the source and, to KubeArmor, the parent of what it would have become.
+            told.source = process.exe.clone().unwrap_or_default();
+            told.parent_process_name.clone_from(&told.source);
+            told.process_name.clone_from(&told.resource);
+        }
+        if let Some(container) = &line.container {
+            told.container(container);
+        }
+        match &line.rule {
+            Some(rule) => {
+                if *rule.origin.kind == *Kind::KubeArmorHostPolicy.as_str() {
+                    told.r#type = "MatchedHostPolicy".to_owned();
+                }
+                if rule.severity > 0 {
+                    told.severity = rule.severity.to_string();
+                }
+                told.tags = rule.tags.join(",");
+                told.atags.clone_from(&rule.tags);
+                told.message.clone_from(&rule.message);
+            }
+            None => told.message = without_rule(line.reason).to_owned(),
+        }
+        told
+    }
+}
+
+impl Alert {
+    fn container(&mut self, container: &Container) {
+        self.container_id.clone_from(&container.id);
+        self.container_name.clone_from(&container.name);
+        self.container_image.clone_from(&container.image);
+        self.labels.clone_from(&container.labels);
+        if container.namespace.is_empty() {
+            // Outside Kubernetes, KubeArmor takes each container for a pod.
+            CONTAINER_NAMESPACE.clone_into(&mut self.namespace_name);
+            self.pod_name.clone_from(&container.name);
+            return;
+        }
+        self.namespace_name.clone_from(&container.namespace);
+        self.pod_name.clone_from(&container.pod);
+        self.owner = container.owner.as_ref().map(|owner| Podowner {
+            r#ref: owner.kind.clone(),
+            name: owner.name.clone(),
+            namespace: container.namespace.clone(),
+        });
+    }
+}
+
+/// A process id. They end at 2^22.
+fn number(pid: u32) -> i32 {
+    i32::try_from(pid).unwrap_or(i32::MAX)
+}
+
+/// The executable with its arguments.
+fn command(process: &ProcessFacts) -> String {
+    let Some(exe) = &process.exe else { return String::new() };
+    let arguments = process.args.iter().flatten().skip(1).map(String::as_str);
+    std::iter::once(exe.as_str()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn directory(path: &str) -> String {
+    if path.ends_with('/') { path.to_owned() } else { format!("{path}/") }
+}
+
+fn operation(class: &str) -> &'static str {
+    match class {
+        "process" => "Process",
+        "file" => "File",
+        "network" => "Network",
+        "capability" => "Capabilities",
+        // Mounts and what protects ourselves: KubeArmor tells of mounts as system calls.
+        _ => "Syscall",
+    }
+}
+
+fn action(alert: &alerts::Alert) -> &'static str {
+    match (alert.line.is_denial(), alert.spared) {
+        (true, _) => "Block",
+        (false, true) => "Audit (Block)",
+        (false, false) => "Audit",
+    }
+}
+
+fn resource(alert: &alerts::Alert) -> String {
+    let [first, second, third] = alert.arg;
+    match alert.line.class {
+        "network" => socket(first, second, third),
+        "capability" => {
+            let known = u8::try_from(first).ok().and_then(Capability::from_number);
+            known.map_or_else(|| first.to_string(), |capability| format!("CAP_{}", capability.to_string().to_ascii_uppercase()))
+        }
+        _ => alert.line.object.clone(),
+    }
+}
+
+/// A socket in KubeArmor's words: by its protocol where it was asked for by one that has a word, else by its type.
+fn socket(family: u32, kind: u32, protocol: u32) -> String {
+    let is_ip = [AF_INET, AF_INET6].into_iter().any(|ip| u32::from(ip) == family);
+    let by_protocol = match protocol {
+        1 => "protocol=ICMP type=SOCK_RAW",
+        6 => "protocol=TCP type=SOCK_STREAM",
+        17 => "protocol=UDP type=SOCK_DGRAM",
+        58 => "protocol=IPv6-ICMP type=SOCK_RAW",
+        132 => "protocol=SCTP type=SOCK_STREAM|SOCK_SEQPACKET",
+        _ => "",
+    };
+    if is_ip && !by_protocol.is_empty() {
+        return by_protocol.to_owned();
+    }
+    match u16::try_from(kind).unwrap_or_default() {
+        SOCK_STREAM => "type=SOCK_STREAM".to_owned(),
+        SOCK_DGRAM => "type=SOCK_DGRAM".to_owned(),
+        SOCK_RAW => "type=SOCK_RAW".to_owned(),
+        SOCK_RDM => "type=SOCK_RDM".to_owned(),
+        SOCK_SEQPACKET => "type=SOCK_SEQPACKET".to_owned(),
+        SOCK_DCCP => "type=SOCK_DCCP".to_owned(),
+        10 => "type=SOCK_PACKET".to_owned(),
+        _ => format!("type={kind}"),
+    }
+}
+
+/// The hook, by KubeArmor's name of it where it has one.
+fn hook(operation: &str) -> &'static str {
+    match operation {
+        "read" | "write" => "FILE_OPEN",
+        "create" | "mknod" => "FILE_MKNOD",
+        "unlink" => "FILE_UNLINK",
+        "rename" => "FILE_RENAME",
+        "link" => "FILE_LINK",
+        "symlink" => "FILE_SYMLINK",
+        "mkdir" => "FILE_MKDIR",
+        "rmdir" => "FILE_RMDIR",
+        "chmod" => "FILE_CHMOD",
+        "chown" => "FILE_CHOWN",
+        "truncate" => "FILE_TRUNCATE",
+        "setattr" => "FILE_SETATTR",
+        "setxattr" => "FILE_SETXATTR",
+        "receive" => "FILE_RECEIVE",
+        "exec" => "SECURITY_BPRM_CHECK",
+        "map_exec" => "MMAP_FILE",
+        "socket" => "SOCKET_CREATE",
+        "connect" => "SOCKET_CONNECT",
+        "bind" => "SOCKET_BIND",
+        "listen" => "SOCKET_LISTEN",
+        "accept" => "SOCKET_ACCEPT",
+        "send" => "SOCKET_SENDMSG",
+        "capable" => "CAPABLE",
+        "mount" => "SB_MOUNT",
+        "umount" => "SB_UMOUNT",
+        "move_mount" => "MOVE_MOUNT",
+        "pivot_root" => "SB_PIVOTROOT",
+        "bpf" => "BPF",
+        "uring_creds" => "URING_OVERRIDE_CREDS",
+        _ => "UNKNOWN",
+    }
+}
+
+fn data(line: &Line, resource: &str) -> String {
+    let hook = hook(line.operation);
+    match line.class {
+        "network" | "capability" => format!("lsm={hook} {resource}"),
+        _ => format!("lsm={hook}"),
+    }
+}
+
+/// Pairs as a map, their names with a capital. One of ours is among them: what the kernel could not deliver just before, so that
+/// nobody who only reads this format takes the stream for complete.
+fn event_data(line: &Line, data: &str, resource: &str) -> BTreeMap<String, String> {
+    let resource = if line.class == "network" { resource } else { "" };
+    let words = data.split_whitespace().chain(resource.split_whitespace());
+    let mut pairs: BTreeMap<String, String> = words
+        .filter_map(|word| word.split_once('='))
+        .map(|(name, value)| {
+            let mut name = name.to_owned();
+            name.get_mut(..1).iter_mut().for_each(|first| first.make_ascii_uppercase());
+            (name, value.to_owned())
+        })
+        .collect();
+    if line.lost_before > 0 {
+        pairs.insert("LostBefore".to_owned(), line.lost_before.to_string());
+    }
+    pairs
+}
+
+/// What a verdict rests on that no rule is behind.
+fn without_rule(reason: &str) -> &'static str {
+    match reason {
+        "alias" => "another name for a file would escape the policy",
+        "unresolved" => "the path cannot be resolved",
+        "self-protection" => "it would undo the enforcement",
+        "orphan" => "the container's policy is gone",
+        _ => "",
+    }
+}

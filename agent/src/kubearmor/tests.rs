@@ -1,0 +1,352 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use portcullis_ebpf::abi::{self, op};
+use portcullis_policy::meaning::{Action, Class, Object, Origin, Posture, Postures, Rule, RuleSet};
+use portcullis_policy::select::Owner;
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+use super::*;
+use crate::alerts;
+use crate::alerts::line::Container;
+use crate::alerts::{Format, ProcessFacts};
+use crate::fake;
+
+const SCHEMA: &str = include_str!("../../proto/feeder.proto");
+
+/// The order of fields in KubeArmor's JSON, which is not that of their numbers.
+const ALERT_ORDER: &str = "Timestamp UpdatedTime ClusterName HostName NamespaceName Owner PodName Labels ContainerID ContainerName \
+    ContainerImage HostPPID HostPID PPID PID UID ParentProcessName ProcessName PolicyName Severity Tags ATags Message Type Source \
+    Operation Resource Data EventData Enforcer Action Result Cwd TTY MaxAlertsPerSec DroppingAlertsInterval ExecEvent \
+    KubeArmorVersion NodeID ProcessHash ParentHash ResourceHash HashAlgo UserName";
+const LOG_ORDER: &str = "Timestamp UpdatedTime ClusterName HostName NamespaceName Owner PodName Labels ContainerID ContainerName \
+    ContainerImage ParentProcessName ProcessName HostPPID HostPID PPID PID UID Type Source Operation Resource Data EventData \
+    Result Cwd TTY ExecEvent NodeID ProcessHash ParentHash ResourceHash HashAlgo UserName";
+const MESSAGE_ORDER: &str = "Timestamp UpdatedTime ClusterName HostName HostIP Type Level Message";
+
+/// The fields of a message in the schema: type, name and number.
+fn fields(message: &str) -> Vec<(String, String, u32)> {
+    let start = SCHEMA.find(&format!("message {message} {{")).unwrap();
+    let body = &SCHEMA[start..start + SCHEMA[start..].find('}').unwrap()];
+    let field = |line: &str| {
+        let (declared, number) = line.trim().strip_suffix(';')?.split_once(" = ")?;
+        let (kind, name) = declared.rsplit_once(' ')?;
+        Some((kind.to_owned(), name.to_owned(), number.parse().ok()?))
+    };
+    body.lines().filter_map(field).collect()
+}
+
+fn put(buffer: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    encode_key(number, WireType::LengthDelimited, buffer);
+    encode_varint(bytes.len() as u64, buffer);
+    buffer.extend_from_slice(bytes);
+}
+
+/// A message written by hand in which each text is the name of its field and each number the field's.
+fn by_hand(message: &str) -> Vec<u8> {
+    let mut buffer = Vec::new();
+    for (kind, name, number) in fields(message) {
+        match kind.as_str() {
+            "int32" | "int64" => {
+                encode_key(number, WireType::Varint, &mut buffer);
+                encode_varint(u64::from(number), &mut buffer);
+            }
+            "string" | "repeated string" => put(&mut buffer, number, name.as_bytes()),
+            "map<string, string>" => {
+                let mut pair = Vec::new();
+                put(&mut pair, 1, b"Key");
+                put(&mut pair, 2, name.as_bytes());
+                put(&mut buffer, number, &pair);
+            }
+            inner => put(&mut buffer, number, &by_hand(inner)),
+        }
+    }
+    buffer
+}
+
+/// What the JSON of that is.
+fn by_name(message: &str) -> serde_json::Value {
+    let value = |kind: &str, name: &str, number: u32| match kind {
+        "int32" | "int64" => number.into(),
+        "string" => name.into(),
+        "repeated string" => vec![name].into(),
+        "map<string, string>" => serde_json::json!({ "Key": name }),
+        inner => by_name(inner),
+    };
+    fields(message).iter().map(|(kind, name, number)| (name.clone(), value(kind, name, *number))).collect()
+}
+
+fn holds<M: prost::Message + Default + Serialize>(message: &str, order: &str) {
+    let bytes = by_hand(message);
+    let decoded = M::decode(bytes.as_slice()).unwrap();
+    assert_eq!(decoded.encode_to_vec(), bytes, "{message}: as it was written by hand");
+    let text = String::from_utf8(json(&decoded)).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), by_name(message), "{message}: every field by its name");
+    let names: Vec<&str> = order.split_whitespace().collect();
+    assert_eq!(names.len(), fields(message).len());
+    let mut from = 0;
+    for name in names {
+        from += text[from..].find(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name} is not in its place in {text}"));
+    }
+}
+
+#[test]
+fn messages_have_the_numbers_names_and_order_of_the_schema() {
+    holds::<Alert>("Alert", ALERT_ORDER);
+    holds::<Log>("Log", LOG_ORDER);
+    holds::<Message>("Message", MESSAGE_ORDER);
+    assert_eq!(RequestMessage { filter: "all".to_owned() }.encode_to_vec(), b"\x0a\x03all");
+    assert_eq!(NonceMessage { nonce: 7 }.encode_to_vec(), ReplyMessage { retval: 7 }.encode_to_vec());
+}
+
+#[test]
+fn empty_fields_are_left_out_but_for_two() {
+    assert_eq!(json(&Alert::default()), br#"{"PPID":0,"UID":0}"#);
+    assert_eq!(json(&Log::default()), br#"{"PPID":0,"UID":0}"#);
+    assert_eq!(json(&Message::default()), b"{}");
+}
+
+/// The alert of KubeArmor's documentation (getting-started/process_arguments.md), but for what is not known of an execution that
+/// does not take place, its arguments, and the version.
+const DOCUMENTED: &str = r#"{"Timestamp":1765863439,"UpdatedTime":"2025-12-16T05:37:19.127331Z","ClusterName":"default","HostName":"aryan","NamespaceName":"multiubuntu","Owner":{"Ref":"Deployment","Name":"ubuntu-1-deployment","Namespace":"multiubuntu"},"PodName":"ubuntu-1-deployment-8dc5d8d48-5s8pf","Labels":"container=ubuntu-1,group=group-1","ContainerID":"4771ac3e9074","ContainerName":"ubuntu-1-container","ContainerImage":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","HostPPID":190507,"HostPID":191949,"PPID":190507,"PID":113,"UID":0,"ParentProcessName":"/bin/bash","ProcessName":"/usr/bin/python3.6","PolicyName":"ksp-ubuntu-1-allow-proc-args","Severity":"5","Tags":"MITRE,T1059","ATags":["MITRE","T1059"],"Message":"block all arguments except allowedArgs","Type":"MatchedPolicy","Source":"/bin/bash","Operation":"Process","Resource":"/usr/bin/python3.6","Data":"lsm=SECURITY_BPRM_CHECK","EventData":{"Lsm":"SECURITY_BPRM_CHECK"},"Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Cwd":"/","TTY":"pts0","ExecEvent":{"ExecID":"824416229130095","ExecutableName":"bash"},"KubeArmorVersion":"portcullis-VERSION","NodeID":"d1e2"}"#;
+
+fn host() -> Arc<Host> {
+    Arc::new(Host { cluster: "default".to_owned(), name: "aryan".to_owned(), id: "d1e2".to_owned() })
+}
+
+fn container() -> Arc<Container> {
+    Arc::new(Container {
+        id: "4771ac3e9074".to_owned(),
+        name: "ubuntu-1-container".to_owned(),
+        image: "docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94".to_owned(),
+        namespace: "multiubuntu".to_owned(),
+        pod: "ubuntu-1-deployment-8dc5d8d48-5s8pf".to_owned(),
+        labels: "container=ubuntu-1,group=group-1".to_owned(),
+        owner: Some(Owner { kind: "Deployment".to_owned(), name: "ubuntu-1-deployment".to_owned() }),
+    })
+}
+
+fn rules(kind: &str, action: Action) -> RuleSet {
+    let rule = Rule {
+        origin: Origin {
+            kind: kind.into(),
+            namespace: "multiubuntu".into(),
+            policy: "ksp-ubuntu-1-allow-proc-args".into(),
+            file: Arc::new("/etc/portcullis/policies/a.yaml".into()),
+            line: 12,
+            column: 9,
+            field: "spec.process.matchPaths[0]".to_owned(),
+        },
+        class: Class::Process,
+        objects: vec![Object::Path(b"/usr/bin/python3.6".to_vec())],
+        sources: Vec::new(),
+        read_only: false,
+        owner_only: false,
+        action,
+        severity: 5,
+        tags: vec!["MITRE".to_owned(), "T1059".to_owned()],
+        message: "block all arguments except allowedArgs".to_owned(),
+    };
+    RuleSet { rules: vec![Arc::new(rule)], postures: Postures::default() }
+}
+
+fn facts() -> ProcessFacts {
+    ProcessFacts {
+        exe: Some("/bin/bash".to_owned()),
+        args: Some(vec!["bash".to_owned(), "-c".to_owned(), "python3 -m pydoc".to_owned()]),
+        cwd: Some("/".to_owned()),
+        tty: Some("pts0".to_owned()),
+        pid: Some(113),
+        host_parent_pid: Some(190_507),
+        parent_pid: Some(190_507),
+        parent_exe: Some("/usr/bin/containerd-shim-runc-v2".to_owned()),
+        exec_id: Some(824_416_229_130_095),
+    }
+}
+
+/// An operation in that container, decided by the first rule.
+fn alert(rules: &RuleSet, process: Option<ProcessFacts>, change: impl FnOnce(&mut portcullis_ebpf::Event)) -> alerts::Alert {
+    let mut event = fake::event(7, b"/usr/bin/python3.6");
+    event.header.op = op::EXEC;
+    event.header.tgid = 191_949;
+    event.header.comm = *b"bash\0garbage\0\0\0\0";
+    change(&mut event);
+    let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_765_863_439_127_331);
+    alerts::Alert::new(&event, time, Some((container(), rules)), process, host())
+}
+
+#[test]
+fn an_alert_is_told_as_kubearmor_documents_it() {
+    let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
+    let expected = DOCUMENTED.replace("VERSION", env!("CARGO_PKG_VERSION"));
+    assert_eq!(std::str::from_utf8(alert.rendered(Format::KubeArmor)).unwrap(), expected);
+    let decoded = Alert::decode(alert.rendered(Format::Feeder).clone()).unwrap();
+    assert_eq!(String::from_utf8(json(&decoded)).unwrap(), expected);
+}
+
+#[test]
+fn our_own_line_is_what_it_was() {
+    let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
+    let expected = r#"{"schema":"portcullis.alert/1","time":"2025-12-16T05:37:19.127331Z","cpu":0,"sequence":7,"lostBefore":0,"verdict":"block","operation":"exec","class":"process","object":"/usr/bin/python3.6","objectCut":false,"reason":"rule","policy":"ksp-ubuntu-1-allow-proc-args","rule":{"kind":"KubeArmorPolicy","namespace":"multiubuntu","policy":"ksp-ubuntu-1-allow-proc-args","file":"/etc/portcullis/policies/a.yaml","line":12,"column":9,"field":"spec.process.matchPaths[0]","action":"block","severity":5,"tags":["MITRE","T1059"],"message":"block all arguments except allowedArgs"},"container":{"id":"4771ac3e9074","name":"ubuntu-1-container","image":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","namespace":"multiubuntu"},"generation":0,"process":{"pid":191949,"tid":0,"uid":0,"comm":"bash"}}"#;
+    assert_eq!(std::str::from_utf8(alert.rendered(Format::Line)).unwrap(), expected);
+    let first = alert.rendered(Format::Line).as_ptr();
+    assert_eq!(alert.rendered(Format::Line).as_ptr(), first, "rendered once");
+}
+
+#[test]
+fn what_nobody_knows_is_left_out() {
+    let told = Alert::from(&alert(&rules("KubeArmorPolicy", Action::Block), None, |event| event.header.op = op::WRITE));
+    assert_eq!((told.source.as_str(), told.process_name.as_str(), told.cwd.as_str()), ("", "", ""));
+    assert_eq!((told.pid, told.ppid, told.host_ppid, told.host_pid), (0, 0, 0, 191_949));
+    let text = String::from_utf8(json(&told)).unwrap();
+    for absent in
+        ["Source", "ProcessName", "ParentProcessName", "Cwd", "TTY", "HostPPID", "PID", "ExecID", "UserName", "HashAlgo"]
+    {
+        assert!(!text.contains(&format!("\"{absent}\":")), "{absent}: {text}");
+    }
+    assert!(text.contains(r#""PPID":0"#) && text.contains(r#""ExecEvent":{"ExecutableName":"bash"}"#), "{text}");
+}
+
+#[test]
+fn other_operations_name_their_command_and_their_parent() {
+    let rules = rules("KubeArmorPolicy", Action::Block);
+    let told = Alert::from(&alert(&rules, Some(ProcessFacts { cwd: Some("/root".to_owned()), ..facts() }), |event| {
+        event.header.op = op::READ;
+        event.path = b"/etc/shadow".to_vec();
+    }));
+    assert_eq!((told.source.as_str(), told.process_name.as_str()), ("/bin/bash -c python3 -m pydoc", "/bin/bash"));
+    assert_eq!(told.parent_process_name, "/usr/bin/containerd-shim-runc-v2");
+    assert_eq!((told.operation.as_str(), told.resource.as_str(), told.cwd.as_str()), ("File", "/etc/shadow", "/root/"));
+    assert_eq!(told.data, "lsm=FILE_OPEN");
+}
+
+#[test]
+fn sockets_and_capabilities_are_in_kubearmors_words() {
+    let rules = rules("KubeArmorPolicy", Action::Block);
+    let told = |code, arg| {
+        Alert::from(&alert(&rules, None, |event| {
+            (event.header.op, event.header.arg) = (code, arg);
+            event.path.clear();
+        }))
+    };
+    let tcp = told(op::SOCKET, [2, 1, 6]);
+    assert_eq!((tcp.operation.as_str(), tcp.resource.as_str()), ("Network", "protocol=TCP type=SOCK_STREAM"));
+    assert_eq!(tcp.data, "lsm=SOCKET_CREATE protocol=TCP type=SOCK_STREAM");
+    let pairs: Vec<_> = tcp.event_data.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(pairs, ["Lsm=SOCKET_CREATE", "Protocol=TCP", "Type=SOCK_STREAM"]);
+    for (arg, resource) in [
+        ([2, 2, 0], "type=SOCK_DGRAM"),
+        ([10, 3, 58], "protocol=IPv6-ICMP type=SOCK_RAW"),
+        ([17, 3, 6], "type=SOCK_RAW"),
+        ([17, 10, 0], "type=SOCK_PACKET"),
+        ([2, 77, 0], "type=77"),
+    ] {
+        assert_eq!(told(op::CONNECT, arg).resource, resource, "{arg:?}");
+    }
+    let raw = told(op::CAPABLE, [13, 0, 0]);
+    assert_eq!((raw.operation.as_str(), raw.resource.as_str()), ("Capabilities", "CAP_NET_RAW"));
+    assert_eq!((raw.data.as_str(), raw.event_data["Lsm"].as_str()), ("lsm=CAPABLE CAP_NET_RAW", "CAPABLE"));
+    assert_eq!(told(op::CAPABLE, [99, 0, 0]).resource, "99");
+}
+
+#[test]
+fn the_action_is_what_was_done_and_what_would_have_been() {
+    let told = |rules: &RuleSet, rule, verdict| {
+        let told = Alert::from(&alert(rules, None, |event| (event.header.rule, event.header.verdict) = (rule, verdict)));
+        (told.action, told.result, told.policy_name)
+    };
+    let is = |action: &str, result: &str, policy: &str| (action.to_owned(), result.to_owned(), policy.to_owned());
+    let named = "ksp-ubuntu-1-allow-proc-args";
+    assert_eq!(told(&rules("KubeArmorPolicy", Action::Block), 0, abi::BLOCK), is("Block", "Permission denied", named));
+    assert_eq!(told(&rules("KubeArmorPolicy", Action::Audit), 0, abi::AUDIT), is("Audit", "Passed", named));
+    assert_eq!(told(&rules("KubeArmorPolicy", Action::Block), 0, abi::AUDIT), is("Audit (Block)", "Passed", named));
+    let mut posture = rules("KubeArmorPolicy", Action::Allow);
+    assert_eq!(told(&posture, abi::RULE_POSTURE, abi::AUDIT), is("Audit", "Passed", "DefaultPosture"));
+    posture.postures.file = Posture::Block;
+    assert_eq!(told(&posture, abi::RULE_POSTURE, abi::AUDIT), is("Audit (Block)", "Passed", "DefaultPosture"));
+    assert_eq!(told(&posture, abi::RULE_POSTURE, abi::BLOCK), is("Block", "Permission denied", "DefaultPosture"));
+    assert_eq!(told(&posture, abi::RULE_ALIAS, abi::AUDIT), is("Audit", "Passed", ""), "nobody knows");
+}
+
+#[test]
+fn the_type_is_that_of_the_policy_and_what_the_kernel_lost_is_told() {
+    let host = Alert::from(&alert(&rules("KubeArmorHostPolicy", Action::Block), None, |event| event.lost_before = 3));
+    assert_eq!((host.r#type.as_str(), host.event_data["LostBefore"].as_str()), ("MatchedHostPolicy", "3"));
+    let none = Alert::from(&alert(&RuleSet::default(), None, |event| event.header.rule = abi::RULE_ALIAS));
+    assert_eq!((none.r#type.as_str(), none.severity.as_str(), none.policy_name.as_str()), ("MatchedPolicy", "", ""));
+    assert_eq!(none.message, "another name for a file would escape the policy");
+}
+
+#[test]
+fn outside_kubernetes_a_container_is_a_pod() {
+    let told = Alert::from(&fake::alert(1, b"/a", "c1"));
+    assert_eq!((told.namespace_name.as_str(), told.pod_name.as_str()), ("container_namespace", "name-of-c1"));
+    assert_eq!(told.owner, None);
+    let unknown = alerts::Alert::new(&fake::event(1, b"/a"), SystemTime::UNIX_EPOCH, None, None, host());
+    let told = Alert::from(&unknown);
+    assert_eq!((told.container_id.as_str(), told.namespace_name.as_str(), told.uid), ("", "", 0));
+}
+
+#[test]
+fn hostile_names_stay_text_and_within_the_account() {
+    use crate::alerts::fanout::Item;
+    let hostile: [&[u8]; 5] =
+        [b"/\xff\xfe\xc3", b"/a\nb\t\x1b[2J\x00\x7f", b"/\"},{\\\"", "/\u{202e}\u{feff}é".as_bytes(), &[1; 4096]];
+    for path in hostile {
+        let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |event| {
+            event.path = path.to_vec();
+            event.header.comm = [0xff; 16];
+            event.header.uid = u32::MAX;
+        });
+        let expected = String::from_utf8_lossy(path);
+        let mut rendered = 0;
+        for format in [Format::Line, Format::KubeArmor] {
+            let line = alert.rendered(format);
+            rendered += line.len();
+            assert!(line.iter().all(|&byte| byte >= b' '), "{:?} is one line", expected);
+            let value: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let object = if format == Format::Line { &value["object"] } else { &value["Resource"] };
+            assert_eq!(object, &*expected);
+        }
+        let told = Alert::decode(alert.rendered(Format::Feeder).clone()).unwrap();
+        rendered += alert.rendered(Format::Feeder).len();
+        assert_eq!((told.resource.as_str(), told.uid), (&*expected, -1));
+        assert_eq!(told.exec_event.unwrap().executable_name, "\u{fffd}".repeat(16));
+        assert!(rendered <= alert.bytes(), "{rendered} of {}", alert.bytes());
+    }
+    let usual = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
+    let rendered: usize =
+        [Format::Line, Format::KubeArmor, Format::Feeder].iter().map(|&format| usual.rendered(format).len()).sum();
+    assert!(rendered <= usual.bytes() && usual.bytes() < 8192, "{rendered} of {}", usual.bytes());
+}
+
+/// The logs of KubeArmor's documentation (getting-started/kubearmor-events.md).
+#[test]
+fn logs_are_written_as_kubearmor_documents_them() {
+    let vault = Log {
+        timestamp: 1_686_475_183,
+        updated_time: "2023-06-11T09:19:43.451704Z".to_owned(),
+        cluster_name: "default".to_owned(),
+        host_name: "aks-agentpool-16128849-vmss000000".to_owned(),
+        namespace_name: "default".to_owned(),
+        pod_name: "vault-0".to_owned(),
+        container_name: "vault".to_owned(),
+        parent_process_name: "/usr/bin/runc".to_owned(),
+        process_name: "/bin/sh".to_owned(),
+        host_ppid: 2_514_065,
+        host_pid: 2_514_068,
+        ppid: 2_514_065,
+        pid: 3_552_620,
+        uid: 100,
+        r#type: "ContainerLog".to_owned(),
+        source: "/usr/bin/runc".to_owned(),
+        operation: "Process".to_owned(),
+        resource: "/bin/sh -ec vault status -tls-skip-verify".to_owned(),
+        data: "syscall=SYS_EXECVE".to_owned(),
+        result: "Passed".to_owned(),
+        ..Log::default()
+    };
+    let expected = r#"{"Timestamp":1686475183,"UpdatedTime":"2023-06-11T09:19:43.451704Z","ClusterName":"default","HostName":"aks-agentpool-16128849-vmss000000","NamespaceName":"default","PodName":"vault-0","ContainerName":"vault","ParentProcessName":"/usr/bin/runc","ProcessName":"/bin/sh","HostPPID":2514065,"HostPID":2514068,"PPID":2514065,"PID":3552620,"UID":100,"Type":"ContainerLog","Source":"/usr/bin/runc","Operation":"Process","Resource":"/bin/sh -ec vault status -tls-skip-verify","Data":"syscall=SYS_EXECVE","Result":"Passed"}"#;
+    assert_eq!(String::from_utf8(json(&vault)).unwrap(), expected);
+}
