@@ -75,13 +75,14 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
             (unseen, seen) => Err(format!("told {unseen} times when not asked for, and {seen} times when it was")),
         })
     });
+    // What the kernel did not run is counted too, and told: newer kernels let a task be preempted within a program.
     let counts = monitor.counts().map_err(unusable)?;
     println!("# monitor: {} events, {} lost, {} missed", counts.events, counts.lost, counts.missed);
     report.check(
         "monitor/nothing-lost",
-        match (events.lost(), events.malformed(), counts.lost + counts.missed) {
+        match (events.lost(), events.malformed(), counts.lost) {
             (0, 0, 0) => Ok(()),
-            all => Err(format!("lost, malformed, lost and missed in the kernel: {all:?}")),
+            all => Err(format!("lost, malformed, and lost by the kernel's count: {all:?}")),
         },
     );
     report.run("monitor/unload", || {
