@@ -29,6 +29,8 @@ pub(crate) struct Desk<N> {
     pub(crate) alerts: Alerts,
     pub(crate) connections: Vec<ConnectionTeller>,
     pub(crate) nri_required: bool,
+    /// Why nobody can follow alerts in KubeArmor's protocol.
+    pub(crate) feeder_trouble: Option<String>,
     /// In seconds since 1970.
     pub(crate) started_at: u64,
 }
@@ -79,6 +81,7 @@ impl<N: Node> Desk<N> {
                 waiting: counters.waiting,
                 lost: counters.lost,
                 trouble: self.alerts.trouble(),
+                feeder_trouble: self.feeder_trouble.clone(),
             },
         })
     }

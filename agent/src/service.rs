@@ -7,7 +7,7 @@ use portcullis_enforcer::Tcp;
 use portcullis_nri_plugin::{Connection, Gate, Plugin};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::Error;
 use crate::alerts::Alerts;
@@ -79,10 +79,15 @@ impl Service {
     /// Brings all containers up to date, and begins to listen.
     ///
     /// # Errors
-    /// If a socket cannot be made, the feeder's TLS cannot be used, or the system gives no thread.
+    /// If the control socket cannot be made, or the system gives no thread.
     pub async fn start<N: Node>(node: Arc<N>, settings: &Settings, alerts: Alerts, messages: Messages) -> Result<Service, Error> {
         let socket = Socket::bind(&settings.control_socket, settings.uid)?;
-        let server = feeder::Server::bind(&settings.feeder_socket, settings.uid, settings.feeder_tcp.as_ref()).await?;
+        // An agent that is not there is a door that is not watched: a port that is taken must not have that done.
+        let bound = feeder::Server::bind(&settings.feeder_socket, settings.uid, settings.feeder_tcp.as_ref()).await;
+        let feeder_trouble = bound.as_ref().err().map(ToString::to_string);
+        if let Some(trouble) = &feeder_trouble {
+            error!("nobody can follow alerts in KubeArmor's protocol: {trouble}");
+        }
         // Blocks, with nothing else to do yet. What changes meanwhile is told afterwards: the watch begins before the reading.
         let (early, changes) = std::sync::mpsc::channel();
         let watch = Watch::start(&settings.policy_dir, &settings.known_dir, move |change| drop(early.send(change)))?;
@@ -118,13 +123,20 @@ impl Service {
             alerts,
             connections,
             nri_required: settings.nri_required,
+            feeder_trouble,
             started_at: reconcile::seconds_since_1970(),
         };
         let mut stopped = stopped.clone();
+        let feed = async move {
+            match bound {
+                Ok(server) => server.serve(feeder).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
         tasks.spawn(async move {
             tokio::select! {
                 () = control::serve(socket, Arc::new(desk)) => {}
-                () = server.serve(feeder) => {}
+                () = feed => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
             Ok(())

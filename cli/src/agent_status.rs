@@ -33,6 +33,9 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
     if let Some(reason) = &alerts.trouble {
         output::line(&format!("NOT READ alerts: {}", printable(reason)))?;
     }
+    if let Some(reason) = &alerts.feeder_trouble {
+        output::line(&format!("NOT SERVED alerts in KubeArmor's protocol: {}", printable(reason)))?;
+    }
     for trouble in &containers.troubles {
         output::line(&format!(
             "NOT UP TO DATE {} {} ({} attempts): {}",

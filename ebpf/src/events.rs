@@ -1,11 +1,9 @@
 //! Alerts from the kernel, in order, with what was lost between them.
 
-use std::time::Duration;
-
 use crate::Error;
 use crate::abi::{self, EVENT_ALERT, PATH_MAX};
 use crate::pins::Place;
-use crate::ring::{Record, Ring};
+use crate::ring::{Reader, Record};
 
 /// An alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,34 +17,12 @@ pub struct Event {
 }
 
 /// The one reader of the alerts.
-pub struct Events {
-    ring: Ring,
-}
+pub type Events = Reader<Event>;
 
 impl Events {
-    pub(crate) fn open(place: &Place) -> Result<Events, Error> {
+    pub(crate) fn of(place: &Place) -> Result<Events, Error> {
         let only_reader = place.lock_reader("events.lock")?.ok_or(Error::EventsTaken)?;
-        Ok(Events { ring: Ring::open(&place.map("pc_alerts"), "alerts", only_reader)? })
-    }
-
-    /// The next alert, or nothing if none came within the timeout.
-    ///
-    /// # Errors
-    /// Only if waiting itself fails. Records that can't be understood are counted and passed over.
-    pub fn next(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
-        self.ring.next(timeout)
-    }
-
-    /// Alerts that were raised since the first one delivered here, and that did not arrive.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.ring.ledger().lost
-    }
-
-    /// Records that could not be understood. Anything but 0 is a defect.
-    #[must_use]
-    pub fn malformed(&self) -> u64 {
-        self.ring.ledger().malformed
+        Reader::open(&place.map("pc_alerts"), "alerts", only_reader)
     }
 }
 

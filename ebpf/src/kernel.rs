@@ -310,7 +310,7 @@ impl Kernel {
     /// # Errors
     /// [`Error::EventsTaken`] if another process reads them.
     pub fn events(&self) -> Result<Events, Error> {
-        Events::open(&self.place)
+        Events::of(&self.place)
     }
 
     /// Waits until every program that may have seen an older state has ended: after it, what was replaced can be reused.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,25 +26,31 @@ pub(crate) trait Record: Sized {
 }
 
 /// The one reader of a ring.
-pub(crate) struct Ring {
+pub struct Reader<R> {
     ring: RingBuf<MapData>,
     ledger: Ledger,
     what: &'static str,
     _only_reader: File,
+    _events: PhantomData<fn() -> R>,
 }
 
-impl Ring {
+#[expect(private_bounds, reason = "what a ring holds is this crate's business")]
+impl<R: Record> Reader<R> {
     /// Opens the ring that is pinned there. `only_reader` is the lock that says that nobody else reads it.
-    pub(crate) fn open(pin: &Path, what: &'static str, only_reader: File) -> Result<Ring, Error> {
+    pub(crate) fn open(pin: &Path, what: &'static str, only_reader: File) -> Result<Reader<R>, Error> {
         let bad = |error: aya::maps::MapError| Error::Object(format!("the ring {} can't be read: {error}", pin.display()));
         let map = Map::from_map_data(MapData::from_pin(pin).map_err(bad)?).map_err(bad)?;
         let ring = RingBuf::try_from(map).map_err(bad)?;
         let cpus = sys::possible_cpus().map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
-        Ok(Ring { ring, ledger: Ledger::new(cpus), what, _only_reader: only_reader })
+        Ok(Reader { ring, ledger: Ledger::new(cpus), what, _only_reader: only_reader, _events: PhantomData })
     }
 
-    /// The next event, or nothing if none came within the timeout.
-    pub(crate) fn next<R: Record>(&mut self, timeout: Duration) -> Result<Option<R>, Error> {
+    /// The next event, or nothing if none came within the timeout. Events of one CPU come in their order; those of several are
+    /// nearly in the order of their time.
+    ///
+    /// # Errors
+    /// Only if waiting itself fails. Records that can't be understood are counted and passed over.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<R>, Error> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
             while let Some(record) = self.ring.next() {
@@ -65,8 +72,16 @@ impl Ring {
         }
     }
 
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.ledger
+    /// Events that were raised since the first one delivered here, and that did not arrive.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.ledger.lost
+    }
+
+    /// Records that could not be understood. Anything but 0 is a defect.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        self.ledger.malformed
     }
 }
 

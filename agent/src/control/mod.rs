@@ -236,6 +236,9 @@ pub struct AlertsStatus {
     pub lost: u64,
     /// Why they are not read.
     pub trouble: Option<String>,
+    /// Why nobody can follow them in KubeArmor's protocol.
+    #[serde(default)]
+    pub feeder_trouble: Option<String>,
 }
 
 /// A container that the agent looks after.

@@ -116,6 +116,19 @@ async fn a_policy_that_is_written_reaches_every_known_container() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_feeder_that_cannot_listen_keeps_no_agent_from_its_doors() {
+    let mut place = place(&["nri.sock"]).await;
+    place.service.take().unwrap().stop().await;
+    place.settings.feeder_socket = place.path("no-such-directory/feeder.sock");
+    let runtime = FakeRuntime::listen(place.path("nri.sock"), Profile::containerd_2_1()).unwrap();
+    place.start().await;
+    let _plugin = synchronized(&runtime, &[running("r1", 11)]).await;
+    let status = place.eventually("up", |status| status.nri.connections[0].link == Link::Up).await;
+    let trouble = status.alerts.feeder_trouble.unwrap();
+    assert!(trouble.contains("no-such-directory"), "{trouble}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_runtimes_come_in_by_two_doors() {
     let place = place(&["containerd.sock", "crio.sock"]).await;
     let containerd = FakeRuntime::listen(place.path("containerd.sock"), Profile::containerd_2_3()).unwrap();

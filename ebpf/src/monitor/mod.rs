@@ -123,7 +123,7 @@ impl Monitor {
     /// # Errors
     /// [`Error::ProcessEventsTaken`] if another process reads them.
     pub fn process_events(&self) -> Result<ProcessEvents, Error> {
-        ProcessEvents::open(&self.place)
+        ProcessEvents::of(&self.place)
     }
 
     /// The counters of each possible CPU.

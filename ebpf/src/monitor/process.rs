@@ -1,11 +1,9 @@
 //! Events of processes, decoded.
 
-use std::time::Duration;
-
 use super::abi::{self, ARGS_MAX, EXEC, EXIT, FORK, PATH_MAX};
 use crate::Error;
 use crate::pins::Place;
-use crate::ring::{Record, Ring};
+use crate::ring::{Reader, Record};
 
 /// Something that a process did. The texts are empty but for [`abi::EXEC`].
 ///
@@ -38,36 +36,13 @@ pub fn arguments(args: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The one reader of the events of processes.
-pub struct ProcessEvents {
-    ring: Ring,
-}
+pub type ProcessEvents = Reader<ProcessEvent>;
 
 impl ProcessEvents {
     /// `place` is the monitor's.
-    pub(super) fn open(place: &Place) -> Result<ProcessEvents, Error> {
+    pub(super) fn of(place: &Place) -> Result<ProcessEvents, Error> {
         let only_reader = place.lock_reader("process-events.lock")?.ok_or(Error::ProcessEventsTaken)?;
-        Ok(ProcessEvents { ring: Ring::open(&place.map("pc_mon_process"), "events of processes", only_reader)? })
-    }
-
-    /// The next event, or nothing if none came within the timeout. Events of one CPU come in their order; those of several are
-    /// nearly in the order of their time.
-    ///
-    /// # Errors
-    /// Only if waiting itself fails. Records that can't be understood are counted and passed over.
-    pub fn next(&mut self, timeout: Duration) -> Result<Option<ProcessEvent>, Error> {
-        self.ring.next(timeout)
-    }
-
-    /// Events that were raised since the first one delivered here, and that did not arrive.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.ring.ledger().lost
-    }
-
-    /// Records that could not be understood. Anything but 0 is a defect.
-    #[must_use]
-    pub fn malformed(&self) -> u64 {
-        self.ring.ledger().malformed
+        Reader::open(&place.map("pc_mon_process"), "events of processes", only_reader)
     }
 }
 
