@@ -119,6 +119,9 @@ const SUITES: [Suite; 9] = [
 struct Arguments {
     /// Suites to run; all without any
     suites: Vec<Suite>,
+    /// But not these
+    #[arg(long)]
+    except: Vec<Suite>,
     /// Directory of portcullis and portcullis-hook [default: this program's]
     #[arg(long)]
     bin: Option<PathBuf>,
@@ -183,7 +186,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.unpack.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
-    let suites = if arguments.suites.is_empty() { SUITES.to_vec() } else { arguments.suites };
+    let mut suites = if arguments.suites.is_empty() { SUITES.to_vec() } else { arguments.suites };
+    suites.retain(|suite| !arguments.except.contains(suite));
     let mut report = Report::default();
     for suite in suites {
         let begin = Instant::now();
