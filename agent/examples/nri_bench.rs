@@ -6,9 +6,10 @@
 //! of its own. No kernel programs are needed: a creation selects policies and writes a record, and arms nothing.
 //!
 //! `nri_bench serve SOCKET` is that agent alone, for another runtime's end: `nri-plugin/nri/tests/go-peer/run -- nri_bench serve
-//! {socket}`. Its policies are for other containers of the namespace `peer` than the Go peer's, whose containers have no processes.
+//! {socket}`; with an address, metrics are there (`hack/check-metrics`). Its policies are for other containers of the namespace `peer` than the Go peer's, whose containers have no processes.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -37,20 +38,22 @@ fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["agent", directory] => agent(Path::new(directory)),
-        ["serve", socket] => serve(Path::new(socket)),
+        ["serve", socket] => serve(Path::new(socket), None),
+        ["serve", socket, metrics] => serve(Path::new(socket), Some(metrics.parse()?)),
         [] => runtime()?.block_on(measure(CREATIONS)),
         [count] => runtime()?.block_on(measure(count.parse()?)),
-        _ => Err("usage: nri_bench [CREATIONS | serve SOCKET]".into()),
+        _ => Err("usage: nri_bench [CREATIONS | serve SOCKET [METRICS_ADDRESS]]".into()),
     }
 }
 
-fn settings(directory: &Path, socket: &Path, enforcer: &Enforcer) -> Settings {
+fn settings(directory: &Path, socket: &Path, metrics_listen: Option<SocketAddr>, enforcer: &Enforcer) -> Settings {
     Settings {
         policy_dir: directory.join("policies"),
         known_dir: enforcer.state().known_dir(),
         control_socket: directory.join("agent.sock"),
         feeder_socket: directory.join("feeder.sock"),
         feeder_tcp: None,
+        metrics_listen,
         uid: rustix::process::geteuid().as_raw(),
         host: Host::default(),
         nri_sockets: vec![socket.to_owned()],
@@ -63,7 +66,7 @@ fn settings(directory: &Path, socket: &Path, enforcer: &Enforcer) -> Settings {
 /// The agent's process; ends with its standard input.
 fn agent(directory: &Path) -> Result<(), Failed> {
     runtime()?.block_on(async {
-        let service = start(directory, &directory.join("nri.sock")).await?;
+        let service = start(directory, &directory.join("nri.sock"), None).await?;
         tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
         service.stop().await;
         Ok(())
@@ -71,22 +74,22 @@ fn agent(directory: &Path) -> Result<(), Failed> {
 }
 
 /// The agent for somebody else's runtime; ends with SIGTERM.
-fn serve(socket: &Path) -> Result<(), Failed> {
+fn serve(socket: &Path, metrics: Option<SocketAddr>) -> Result<(), Failed> {
     let temporary = tempfile::tempdir()?;
     write_policies(&temporary.path().join("policies"), "peer")?;
     runtime()?.block_on(async {
         let mut ended = signal(SignalKind::terminate())?;
-        let service = start(temporary.path(), socket).await?;
+        let service = start(temporary.path(), socket, metrics).await?;
         ended.recv().await;
         service.stop().await;
         Ok(())
     })
 }
 
-async fn start(directory: &Path, socket: &Path) -> Result<Service, Failed> {
+async fn start(directory: &Path, socket: &Path, metrics: Option<SocketAddr>) -> Result<Service, Failed> {
     let config = Config { policy_dir: directory.join("policies"), state_dir: directory.join("state"), ..Config::default() };
     let enforcer = Arc::new(Enforcer::open(config)?);
-    let settings = settings(directory, socket, &enforcer);
+    let settings = settings(directory, socket, metrics, &enforcer);
     Ok(Service::start(enforcer, &settings, Alerts::default(), Messages::default()).await?)
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Desk<N> {
     pub(crate) nri_required: bool,
     /// Why nobody can follow alerts in KubeArmor's protocol.
     pub(crate) feeder_trouble: Option<String>,
+    /// Why nobody can read metrics.
+    pub(crate) metrics_trouble: Option<String>,
     /// In seconds since 1970.
     pub(crate) started_at: u64,
 }
@@ -52,7 +54,7 @@ impl<N: Node> Answers for Desk<N> {
 }
 
 impl<N: Node> Desk<N> {
-    fn status(&self) -> Result<AgentStatus, Refusal> {
+    pub(crate) fn status(&self) -> Result<AgentStatus, Refusal> {
         let page = self.book.page();
         let counters = self.alerts.fanout.counters();
         Ok(AgentStatus {
@@ -75,6 +77,7 @@ impl<N: Node> Desk<N> {
                 required: self.nri_required,
                 connections: self.connections.iter().map(|connection| connection()).collect(),
             },
+            metrics_trouble: self.metrics_trouble.clone(),
             alerts: AlertsStatus {
                 alerts: counters.items,
                 readers: counters.readers,

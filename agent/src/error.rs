@@ -33,12 +33,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// An address can't be listened on.
-    #[error(
-        "cannot listen on {address}, which feeder.listen names: {source}; under systemd it needs contrib/systemd/feeder-tcp.conf"
-    )]
+    #[error("cannot listen on {address}, which {field} names: {source}; under systemd it needs contrib/systemd/tcp.conf")]
     Address {
         /// The address.
         address: SocketAddr,
+        /// The field of the configuration.
+        field: &'static str,
         /// The system's reason.
         #[source]
         source: std::io::Error,

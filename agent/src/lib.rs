@@ -13,6 +13,7 @@
 //! kernel ring ─ alerts (1 thread) ─> fanout ─┬─> control socket ─> portcullis events
 //!                                            └─> feeder (gRPC) ─> karmor, relay
 //! log ─ messages ─> fanout ─────────────────────> feeder
+//! status, kernel counters ─ metrics ────────────> Prometheus
 //! ```
 
 #![warn(missing_docs)]
@@ -25,6 +26,7 @@ mod error;
 mod feeder;
 mod instance;
 pub mod kubearmor;
+mod metrics;
 pub mod node;
 pub mod processes;
 mod reconcile;

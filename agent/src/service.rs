@@ -1,5 +1,6 @@
 //! The agent's parts, put together and kept going.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::control;
 use crate::doorway::Doorway;
 use crate::feeder::{self, Feeder, Messages};
 use crate::kubearmor::Host;
+use crate::metrics::{self, Metrics};
 use crate::node::Node;
 use crate::reconcile::{self, Book, Inbox, Task};
 use crate::socket::Socket;
@@ -34,6 +36,8 @@ pub struct Settings {
     pub feeder_socket: PathBuf,
     /// Where others than root may.
     pub feeder_tcp: Option<Tcp>,
+    /// Where numbers are told to Prometheus.
+    pub metrics_listen: Option<SocketAddr>,
     /// The user id that may use the sockets.
     pub uid: u32,
     /// What alerts in KubeArmor's formats say of this node.
@@ -88,6 +92,16 @@ impl Service {
         if let Some(trouble) = &feeder_trouble {
             error!("nobody can follow alerts in KubeArmor's protocol: {trouble}");
         }
+        let (numbers, metrics_trouble) = match settings.metrics_listen {
+            None => (None, None),
+            Some(address) => match metrics::Server::bind(address).await {
+                Ok(server) => (Some(server), None),
+                Err(error) => (None, Some(error.to_string())),
+            },
+        };
+        if let Some(trouble) = &metrics_trouble {
+            error!("nobody can read metrics: {trouble}");
+        }
         // Blocks, with nothing else to do yet. What changes meanwhile is told afterwards: the watch begins before the reading.
         let (early, changes) = std::sync::mpsc::channel();
         let watch = Watch::start(&settings.policy_dir, &settings.known_dir, move |change| drop(early.send(change)))?;
@@ -124,7 +138,17 @@ impl Service {
             connections,
             nri_required: settings.nri_required,
             feeder_trouble,
+            metrics_trouble,
             started_at: reconcile::seconds_since_1970(),
+        };
+        let desk = Arc::new(desk);
+        let asked = Arc::clone(&desk);
+        let metrics = Metrics::new(Arc::new(move || asked.status()));
+        let tell_numbers = async move {
+            match numbers {
+                Some(server) => server.serve(metrics).await,
+                None => std::future::pending().await,
+            }
         };
         let mut stopped = stopped.clone();
         let feed = async move {
@@ -135,8 +159,9 @@ impl Service {
         };
         tasks.spawn(async move {
             tokio::select! {
-                () = control::serve(socket, Arc::new(desk)) => {}
+                () = control::serve(socket, desk) => {}
                 () = feed => {}
+                () = tell_numbers => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
             Ok(())

@@ -36,6 +36,9 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
     if let Some(reason) = &alerts.feeder_trouble {
         output::line(&format!("NOT SERVED alerts in KubeArmor's protocol: {}", printable(reason)))?;
     }
+    if let Some(reason) = &agent.metrics_trouble {
+        output::line(&format!("NOT SERVED metrics: {}", printable(reason)))?;
+    }
     for trouble in &containers.troubles {
         output::line(&format!(
             "NOT UP TO DATE {} {} ({} attempts): {}",

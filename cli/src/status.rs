@@ -24,7 +24,7 @@ struct Report {
     unprotected: Vec<Unprotected>,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct InKernel {
     programs: usize,
@@ -86,23 +86,20 @@ fn in_kernel() -> Result<Option<InKernel>, Failure> {
         Err(error) => return Err(error.into()),
     };
     let programs = kernel.programs()?;
-    let mut found = InKernel {
+    let counts = kernel.counts()?;
+    Ok(Some(InKernel {
         programs: programs.iter().filter(|program| program.attached).count(),
         instructions: programs.iter().map(|program| u64::from(program.xlated_insns)).sum(),
         verified_instructions: programs.iter().map(|program| u64::from(program.verified_insns)).sum(),
         memory_bytes: kernel.memory()?,
-        ..InKernel::default()
-    };
-    for cpu in kernel.stats()? {
-        found.alerts += cpu.seq;
-        found.alerts_lost += cpu.lost;
-        found.blocked += cpu.blocked;
-        found.audited += cpu.audited;
-        found.unresolved_paths += cpu.unresolved;
-        found.denied_for_want_of_memory += cpu.busy;
-        found.walks_repeated += cpu.torn;
-    }
-    Ok(Some(found))
+        alerts: counts.seq,
+        alerts_lost: counts.lost,
+        blocked: counts.blocked,
+        audited: counts.audited,
+        unresolved_paths: counts.unresolved,
+        denied_for_want_of_memory: counts.busy,
+        walks_repeated: counts.torn,
+    }))
 }
 
 fn show(report: &Report) -> Result<(), Failure> {

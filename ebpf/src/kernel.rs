@@ -305,6 +305,23 @@ impl Kernel {
         Ok(value.unwrap_or_default().chunks_exact(size_of::<abi::Stats>()).map(bytemuck::pod_read_unaligned).collect())
     }
 
+    /// The counters of all CPUs together.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn counts(&self) -> Result<abi::Stats, Error> {
+        Ok(self.stats()?.into_iter().fold(abi::Stats::default(), |all, cpu| abi::Stats {
+            seq: all.seq + cpu.seq,
+            lost: all.lost + cpu.lost,
+            blocked: all.blocked + cpu.blocked,
+            audited: all.audited + cpu.audited,
+            unresolved: all.unresolved + cpu.unresolved,
+            busy: all.busy + cpu.busy,
+            torn: all.torn + cpu.torn,
+            spare: 0,
+        }))
+    }
+
     /// The alerts.
     ///
     /// # Errors

@@ -22,6 +22,8 @@
 //!     key: /etc/portcullis/tls/tls.key
 //!     clientCa: /etc/portcullis/tls/ca.crt
 //!   insecure: true           # without tls: whoever reaches the port reads all alerts
+//! metrics:
+//!   listen: 127.0.0.1:9465   # numbers for Prometheus at /metrics; by default nowhere
 //! ```
 //!
 //! Every field may be left out, and so may the file.
@@ -29,6 +31,7 @@
 mod feeder;
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use portcullis_policy::meaning::{Posture, Postures};
@@ -48,7 +51,7 @@ const LIST_FIELD: &str = "nri.sockets";
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -67,6 +70,7 @@ const FIELDS: [&str; 18] = [
     "feeder.tls.key",
     "feeder.tls.clientCa",
     "feeder.insecure",
+    "metrics.listen",
 ];
 
 /// Whether to connect to the runtimes' NRI sockets.
@@ -131,6 +135,8 @@ pub struct Config {
     pub cluster_name: String,
     /// KubeArmor's gRPC service.
     pub feeder: Feeder,
+    /// Where numbers are told to Prometheus, to whoever asks.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Default for Config {
@@ -144,6 +150,7 @@ impl Default for Config {
             nri: Nri::default(),
             cluster_name: "default".to_owned(),
             feeder: Feeder::default(),
+            metrics_listen: None,
         }
     }
 }
@@ -224,6 +231,8 @@ impl Config {
             "defaultPosture" => return Err("defaultPosture is a mapping with file, network and capabilities".to_owned()),
             "clusterName" if value.is_empty() => return Err("clusterName is empty; write a name, or leave it out".to_owned()),
             "clusterName" => self.cluster_name = field.value.clone(),
+            "metrics" => return Err("metrics is a mapping with listen".to_owned()),
+            "metrics.listen" => self.metrics_listen = Some(address(field)?),
             _ if feeder.set(field)? => {}
             unknown => return Err(format!("there is no field `{unknown}`; known are {}", FIELDS.join(", "))),
         }
@@ -238,6 +247,11 @@ fn absolute(field: &Field) -> Result<PathBuf, String> {
 fn absolute_path(name: &str, value: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(value);
     if path.is_absolute() { Ok(path) } else { Err(format!("{name} is `{value}`; write an absolute path")) }
+}
+
+fn address(field: &Field) -> Result<SocketAddr, String> {
+    let wrong = |_| format!("{} is `{}`; write an address with a port, like 127.0.0.1:32767", field.name, field.value);
+    field.value.parse().map_err(wrong)
 }
 
 fn sockets(field: &Field) -> Result<Vec<PathBuf>, String> {

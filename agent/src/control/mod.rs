@@ -181,6 +181,9 @@ pub struct AgentStatus {
     pub nri: NriStatus,
     /// The alerts that go through it.
     pub alerts: AlertsStatus,
+    /// Why nobody can read metrics, where the configuration says that somebody may.
+    #[serde(default)]
+    pub metrics_trouble: Option<String>,
 }
 
 /// The agent's policies.

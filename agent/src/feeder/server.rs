@@ -66,7 +66,7 @@ impl Server {
                         None
                     }
                 };
-                let failed = |source| Error::Address { address: *listen, source };
+                let failed = |source| Error::Address { address: *listen, field: "feeder.listen", source };
                 Some((TcpListener::bind(listen).await.map_err(failed)?, acceptor))
             }
         };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Field, Wrong, absolute};
+use super::{Field, Wrong, absolute, address};
 
 /// Where KubeArmor's protocol is spoken.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -111,11 +111,6 @@ impl Written {
     }
 }
 
-fn address(field: &Field) -> Result<SocketAddr, String> {
-    let wrong = |_| format!("feeder.listen is `{}`; write an address with a port, like 127.0.0.1:32767", field.value);
-    field.value.parse().map_err(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -146,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_told_nowhere_by_default() {
+        assert_eq!(parse("stateDir: /s").unwrap().metrics_listen, None);
+        let listen = parse("metrics:\n  listen: 127.0.0.1:9465\n").unwrap().metrics_listen;
+        assert_eq!(listen, Some("127.0.0.1:9465".parse().unwrap()));
+    }
+
+    #[test]
     fn errors_tell_the_place_and_the_fix() {
         for (text, expected) in [
             ("feeder:\n  listen: 1.2.3.4:1", "config.yaml:2:11: feeder.listen lets others than root read alerts; say who"),
@@ -163,6 +165,8 @@ mod tests {
             ("feeder: on", "config.yaml:1:9: feeder is a mapping"),
             ("feeder:\n  tls: on", "config.yaml:2:8: feeder.tls is a mapping"),
             ("feeder:\n  port: 1", "config.yaml:2:9: there is no field `feeder.port`"),
+            ("metrics:\n  listen: 9465", "config.yaml:2:11: metrics.listen is `9465`; write an address with a port"),
+            ("metrics: on", "config.yaml:1:10: metrics is a mapping"),
             ("clusterName: ''", "config.yaml:1:14: clusterName is empty"),
         ] {
             let error = parse(text).unwrap_err().to_string();
