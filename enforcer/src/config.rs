@@ -22,11 +22,15 @@
 //!     key: /etc/portcullis/tls/tls.key
 //!     clientCa: /etc/portcullis/tls/ca.crt
 //!   insecure: true           # without tls: whoever reaches the port reads all alerts
+//! monitor:                   # who executes what: for alerts that say who, and as events of their own
+//!   enabled: auto            # true and false say whether its absence is trouble, or it is not to be used
+//!   host: false              # true: what the host's processes execute is an event, too
 //! ```
 //!
 //! Every field may be left out, and so may the file.
 
 mod feeder;
+mod monitor;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -35,6 +39,7 @@ use portcullis_policy::meaning::{Posture, Postures};
 use saphyr_parser::{Event, Marker, Parser};
 
 pub use self::feeder::{Feeder, Protection, Tcp, Tls};
+pub use self::monitor::{Monitor, MonitorEnabled};
 use crate::Error;
 use crate::files;
 
@@ -48,7 +53,7 @@ const LIST_FIELD: &str = "nri.sockets";
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 20] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -67,6 +72,8 @@ const FIELDS: [&str; 18] = [
     "feeder.tls.key",
     "feeder.tls.clientCa",
     "feeder.insecure",
+    "monitor.enabled",
+    "monitor.host",
 ];
 
 /// Whether to connect to the runtimes' NRI sockets.
@@ -131,6 +138,8 @@ pub struct Config {
     pub cluster_name: String,
     /// KubeArmor's gRPC service.
     pub feeder: Feeder,
+    /// The monitor of processes.
+    pub monitor: Monitor,
 }
 
 impl Default for Config {
@@ -144,6 +153,7 @@ impl Default for Config {
             nri: Nri::default(),
             cluster_name: "default".to_owned(),
             feeder: Feeder::default(),
+            monitor: Monitor::default(),
         }
     }
 }
@@ -224,7 +234,7 @@ impl Config {
             "defaultPosture" => return Err("defaultPosture is a mapping with file, network and capabilities".to_owned()),
             "clusterName" if value.is_empty() => return Err("clusterName is empty; write a name, or leave it out".to_owned()),
             "clusterName" => self.cluster_name = field.value.clone(),
-            _ if feeder.set(field)? => {}
+            _ if feeder.set(field)? || self.monitor.set(field)? => {}
             unknown => return Err(format!("there is no field `{unknown}`; known are {}", FIELDS.join(", "))),
         }
         Ok(())
@@ -333,61 +343,4 @@ fn place(marker: Marker) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, Error> {
-        Config::parse(Path::new("config.yaml"), text.as_bytes())
-    }
-
-    #[test]
-    fn an_empty_file_is_the_default() {
-        for text in ["", "---\n", "# nothing\n", "{}"] {
-            assert_eq!(parse(text).unwrap(), Config::default(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn every_field_is_read() {
-        let text = "policyDir: /p\nstateDir: /s\nfailPolicy: permit\ndefaultPosture:\n  file: block\n  network: block\n  capabilities: audit\n";
-        let config = parse(text).unwrap();
-        assert_eq!(config.control_socket(), PathBuf::from("/s/agent.sock"));
-        assert_eq!((config.policy_dir, config.state_dir), (PathBuf::from("/p"), PathBuf::from("/s")));
-        assert_eq!(config.fail_policy, FailPolicy::Permit);
-        assert_eq!(config.postures, Postures { file: Posture::Block, network: Posture::Block, capabilities: Posture::Audit });
-    }
-
-    #[test]
-    fn runtimes_are_named() {
-        let text = "controlSocket: /c\nnri:\n  enabled: true\n  sockets:\n  - /run/a\n  - /run/b\n  hook: /h\n";
-        let config = parse(text).unwrap();
-        assert_eq!(config.control_socket(), PathBuf::from("/c"));
-        assert_eq!((config.nri.enabled, config.nri.hook), (NriEnabled::Yes, PathBuf::from("/h")));
-        assert_eq!(config.nri.sockets, [PathBuf::from("/run/a"), PathBuf::from("/run/b")]);
-        assert_eq!(Config::default().nri.sockets, [PathBuf::from("/var/run/nri/nri.sock")]);
-    }
-
-    #[test]
-    fn errors_tell_the_place_and_the_fix() {
-        for (text, expected) in [
-            ("policyDir: here", "config.yaml:1:12: policyDir is `here`; write an absolute path"),
-            ("\nfailPolicy: maybe", "config.yaml:2:13: failPolicy is `maybe`; write enforce or permit"),
-            ("defaultPosture:\n  files: audit", "config.yaml:2:10: there is no field `defaultPosture.files`"),
-            ("failPolicy: [a]", "config.yaml:1:13: no field but nri.sockets is a list"),
-            ("nri:\n  sockets: [a]", "config.yaml:2:12: nri.sockets is `a`; write an absolute path"),
-            ("nri:\n  sockets: /run/a", "config.yaml:2:12: nri.sockets is a list, like"),
-            ("nri:\n  sockets: []", "config.yaml:2:12: nri.sockets is empty"),
-            ("nri:\n  sockets: [[/a]]", "config.yaml:2:13: no field but nri.sockets is a list"),
-            ("nri:\n  sockets: [{a: b}]", "config.yaml:2:13: nri.sockets is a list of paths"),
-            ("nri:\n  sockets: [/a]\n  sockets: [/b]", "config.yaml:3:12: nri.sockets is there twice"),
-            ("nri:\n  enabled: perhaps", "config.yaml:2:12: nri.enabled is `perhaps`; write auto, true or false"),
-            ("nri: on", "config.yaml:1:6: nri is a mapping"),
-            ("failPolicy: permit\nfailPolicy: permit", "config.yaml:2:13: failPolicy is there twice"),
-            ("hello", "config.yaml:1:1: the file is a mapping"),
-            ("a: {b: [", "config.yaml:1:8"),
-        ] {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.starts_with(expected), "{text:?}: {error}");
-        }
-    }
-}
+mod tests;
