@@ -45,7 +45,7 @@ async fn place(sockets: &[&str]) -> Place {
 impl Place {
     async fn start(&mut self) {
         let node = Arc::clone(&self.node);
-        let service = Service::start(node, &self.settings, Alerts::default(), Messages::default()).await.unwrap();
+        let service = Service::start(node, &self.settings, Telemetry::default(), Messages::default()).await.unwrap();
         self.service = Some(service);
     }
 
@@ -103,7 +103,7 @@ async fn a_policy_that_is_written_reaches_every_known_container() {
     place.write_policy("a");
     let status = place.eventually("read", |status| status.policies.count == 1).await;
     assert_eq!((status.policies.generation, status.containers.known), (2, 50));
-    assert_eq!(place.node.state().refreshed.len(), 50);
+    place.node.eventually("every container is brought to it", |state| state.refreshed.len() == 50);
     let table: PolicyTable = place.ask(Call::Policies).await;
     assert_eq!((table.generation, table.policies.len(), table.policies[0].containers), (Some(2), 1, 50));
     assert_eq!((table.policies[0].id.as_str(), table.policies[0].line), ("KubeArmorPolicy/a", 11));
