@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use crate::alerts::line::means;
 use crate::control::{
     AgentStatus, AlertsStatus, Answers, Call, ContainersStatus, LogsStatus, NriStatus, PoliciesStatus, PolicyProblem, PolicyRow,
-    PolicyTable, Refusal, RefusalKind, Who,
+    PolicyTable, Refusal, RefusalKind, Tree, Who,
 };
 use crate::node::Node;
+use crate::processes::{Container, Key, Members};
 use crate::reconcile::{Book, Inbox, Task};
 use crate::telemetry::Telemetry;
 
@@ -39,6 +40,7 @@ impl<N: Node> Answers for Desk<N> {
         match call {
             Call::Status => json(&self.status()?),
             Call::Who { container } => json(&self.who(&container)?),
+            Call::Tree { container } => json(&self.tree(&container)?),
             Call::Policies => json(&self.policies()?),
             Call::Reload => json(&self.reload()?),
             Call::Events(_) => Err(Refusal::new(RefusalKind::Failed, "events are not answered in one line")),
@@ -97,6 +99,25 @@ impl<N: Node> Desk<N> {
             (None, _) => not_found(format!("no container is called `{name}`; `portcullis status` lists them")),
             _ => not_found(format!("`{name}` could be {count} containers; give more of its id")),
         }
+    }
+
+    fn tree(&self, name: &str) -> Result<Tree, Refusal> {
+        let monitor = self.telemetry.watched.status();
+        if !monitor.loaded {
+            let why = monitor.trouble.unwrap_or_else(|| "the configuration says so by monitor.enabled".to_owned());
+            return Err(Refusal::new(
+                RefusalKind::Failed,
+                format!("nobody knows processes here, the monitor is not loaded: {why}"),
+            ));
+        }
+        let known = self.find(name)?;
+        let label = self.node.label(&known.facts.id).map_err(failed)?;
+        let members = Members {
+            label: label.map(|(slot, epoch)| Container { slot, epoch }),
+            cgroup: known.place.as_ref().map(|place| place.cgroup_id),
+            init: known.place.as_ref().map(|place| Key::of_ticks(place.pid, place.started)),
+        };
+        Ok(Tree::of(known.facts.id, known.facts.name, &self.telemetry.watched.table(), &members))
     }
 
     fn who(&self, name: &str) -> Result<Who, Refusal> {

@@ -226,6 +226,10 @@ impl Node for FakeNode {
         Ok(self.state().known.values().cloned().collect())
     }
 
+    fn label(&self, _id: &str) -> Result<Option<(u32, u32)>, Failure> {
+        Ok(None)
+    }
+
     fn refresh(&self, id: &str) -> Result<Refreshed, Failure> {
         self.state().refreshed.push(id.to_owned());
         self.bring(id)

@@ -50,6 +50,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// The process tree of a container.
+    Tree {
+        /// Its id, the beginning of its id, or its name.
+        container: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// List the policies in force; check, explain and test policies.
     #[command(subcommand)]
     Policy(Policy),

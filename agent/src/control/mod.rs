@@ -16,6 +16,7 @@ mod client;
 mod events;
 mod server;
 mod status;
+mod tree;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ pub use client::{Client, ClientError, Line};
 pub use events::{EventClass, EventFormat, Following, KUBEARMOR_SCHEMA, LOST_SCHEMA, Lost, Wanted};
 pub(crate) use server::{Answers, serve};
 pub use status::{AgentStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus};
+pub use tree::{Tree, TreeProcess};
 
 pub use crate::reconcile::{Outcome, Trouble};
 
@@ -52,6 +54,11 @@ pub enum Call {
     Status,
     /// Who a container is and what selects it; answered with [`Who`].
     Who {
+        /// Its id, the beginning of its id, or its name.
+        container: String,
+    },
+    /// The processes of a container; answered with [`Tree`].
+    Tree {
         /// Its id, the beginning of its id, or its name.
         container: String,
     },

@@ -14,6 +14,7 @@ mod life;
 pub mod seed;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use life::{Container, Exit, Image, Key, Process};
 use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::{EXEC, EXIT, FORK};
+pub use tree::Members;
 
 /// Most processes that are known, dead ones included. Each takes about 300 bytes besides its texts.
 const MAX_PROCESSES: usize = 65_536;
