@@ -99,3 +99,40 @@ impl Teller {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portcullis_enforcer::StateDir;
+
+    use super::*;
+    use crate::fake;
+    use crate::kubearmor::Host;
+
+    /// How long a thread may take to read `/proc`.
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn after_a_loss_it_is_looked_again_who_lives() {
+        let state = tempfile::tempdir().unwrap();
+        let names = Names::new(StateDir::at(state.path()), Host::default());
+        let watched = Watched::default();
+        let mut teller = Teller::new(names, watched.clone(), Fanout::default(), Fanout::default());
+        let own = std::process::id();
+        let is_known = || watched.table().get(own, u64::MAX).is_some();
+        let mut event = fake::exec();
+        event.lost_before = 1;
+        teller.looked = Some(Instant::now());
+        teller.process(&event);
+        teller.looked = Instant::now().checked_sub(LOOK_AGAIN);
+        event.lost_before = 0;
+        teller.process(&event);
+        assert!(!is_known(), "not so soon again, and not without a loss");
+        event.lost_before = 1;
+        teller.process(&event);
+        let since = Instant::now();
+        while !is_known() {
+            assert!(since.elapsed() < SOON, "nobody looked");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
