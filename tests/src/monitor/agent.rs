@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use portcullis_ebpf::monitor::{Monitor, Visibility};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -76,6 +77,10 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     agent.signal(Signal::TERM);
     let code = agent.close(STOP_LIMIT);
     report.check("monitor/agent/stop", if code == Some(0) { Ok(()) } else { Err(format!("{code:?}: {}", agent.errors())) });
+    let left = Monitor::open().and_then(|monitor| monitor.visibility()).map_err(super::unusable)?;
+    let is_quiet = left == Visibility::default();
+    report
+        .check("monitor/agent/leaves-it-quiet", if is_quiet { Ok(()) } else { Err(format!("{left:?}, though nobody reads it")) });
     Ok(())
 }
 
