@@ -17,11 +17,10 @@ use std::time::{Duration, Instant};
 
 use nri::proto::{Container, ContainerState, PodSandbox};
 use nri::testing::{FakePlugin, FakeRuntime, Profile};
-use portcullis_agent::Messages;
-use portcullis_agent::alerts::Alerts;
 use portcullis_agent::control::{AgentStatus, Call, Client, Outcome};
 use portcullis_agent::kubearmor::Host;
 use portcullis_agent::service::{Service, Settings, runtime};
+use portcullis_agent::{Messages, Telemetry};
 use portcullis_enforcer::{Config, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -90,7 +89,7 @@ async fn start(directory: &Path, socket: &Path, metrics: Option<SocketAddr>) -> 
     let config = Config { policy_dir: directory.join("policies"), state_dir: directory.join("state"), ..Config::default() };
     let enforcer = Arc::new(Enforcer::open(config)?);
     let settings = settings(directory, socket, metrics, &enforcer);
-    Ok(Service::start(enforcer, &settings, Alerts::default(), Messages::default()).await?)
+    Ok(Service::start(enforcer, &settings, Telemetry::default(), Messages::default()).await?)
 }
 
 struct Agent {

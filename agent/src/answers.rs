@@ -8,15 +8,15 @@ use portcullis_policy::select::applies;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::alerts::fanout::Subscription;
 use crate::alerts::line::means;
-use crate::alerts::{Alert, Alerts};
 use crate::control::{
-    AgentStatus, AlertsStatus, Answers, Call, ContainersStatus, NriStatus, PoliciesStatus, PolicyProblem, PolicyRow, PolicyTable,
-    Refusal, RefusalKind, Who,
+    AgentStatus, AlertsStatus, Answers, Call, ContainersStatus, LogsStatus, NriStatus, PoliciesStatus, PolicyProblem, PolicyRow,
+    PolicyTable, Refusal, RefusalKind, Tree, Who,
 };
 use crate::node::Node;
+use crate::processes::{Container, Key, Members};
 use crate::reconcile::{Book, Inbox, Task};
+use crate::telemetry::Telemetry;
 
 /// Tells how a connection stands.
 pub(crate) type ConnectionTeller = Box<dyn Fn() -> ConnectionStatus + Send + Sync>;
@@ -26,7 +26,7 @@ pub(crate) struct Desk<N> {
     pub(crate) node: Arc<N>,
     pub(crate) inbox: Inbox,
     pub(crate) book: Book,
-    pub(crate) alerts: Alerts,
+    pub(crate) telemetry: Telemetry,
     pub(crate) connections: Vec<ConnectionTeller>,
     pub(crate) nri_required: bool,
     /// Why nobody can follow alerts in KubeArmor's protocol.
@@ -42,21 +42,22 @@ impl<N: Node> Answers for Desk<N> {
         match call {
             Call::Status => json(&self.status()?),
             Call::Who { container } => json(&self.who(&container)?),
+            Call::Tree { container } => json(&self.tree(&container)?),
             Call::Policies => json(&self.policies()?),
             Call::Reload => json(&self.reload()?),
-            Call::Events { .. } => Err(Refusal::new(RefusalKind::Failed, "events are not answered in one line")),
+            Call::Events(_) => Err(Refusal::new(RefusalKind::Failed, "events are not answered in one line")),
         }
     }
 
-    fn subscribe(&self) -> Subscription<Alert> {
-        self.alerts.fanout.subscribe()
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 }
 
 impl<N: Node> Desk<N> {
     pub(crate) fn status(&self) -> Result<AgentStatus, Refusal> {
         let page = self.book.page();
-        let counters = self.alerts.fanout.counters();
+        let (alerts, logs) = (self.telemetry.alerts.counters(), self.telemetry.logs.counters());
         Ok(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -79,26 +80,51 @@ impl<N: Node> Desk<N> {
             },
             metrics_trouble: self.metrics_trouble.clone(),
             alerts: AlertsStatus {
-                alerts: counters.items,
-                readers: counters.readers,
-                waiting: counters.waiting,
-                lost: counters.lost,
-                trouble: self.alerts.trouble(),
+                alerts: alerts.items,
+                readers: alerts.readers,
+                waiting: alerts.waiting,
+                lost: alerts.lost,
+                trouble: self.telemetry.trouble(),
                 feeder_trouble: self.feeder_trouble.clone(),
             },
+            monitor: self.telemetry.watched.status(),
+            logs: LogsStatus { logs: logs.items, readers: logs.readers, waiting: logs.waiting, lost: logs.lost },
         })
     }
 
-    fn who(&self, name: &str) -> Result<Who, Refusal> {
+    fn find(&self, name: &str) -> Result<Known, Refusal> {
         let mut found = self.known()?;
         found.retain(|known| means(name, &known.facts.id, &known.facts.name));
         let count = found.len();
-        let not_found = |message| Refusal::new(RefusalKind::NotFound, message);
-        let known = match (found.pop(), count) {
-            (Some(known), 1) => known,
-            (None, _) => return Err(not_found(format!("no container is called `{name}`; `portcullis status` lists them"))),
-            _ => return Err(not_found(format!("`{name}` could be {count} containers; give more of its id"))),
+        let not_found = |message| Err(Refusal::new(RefusalKind::NotFound, message));
+        match (found.pop(), count) {
+            (Some(known), 1) => Ok(known),
+            (None, _) => not_found(format!("no container is called `{name}`; `portcullis status` lists them")),
+            _ => not_found(format!("`{name}` could be {count} containers; give more of its id")),
+        }
+    }
+
+    fn tree(&self, name: &str) -> Result<Tree, Refusal> {
+        let monitor = self.telemetry.watched.status();
+        if !monitor.loaded {
+            let why = monitor.trouble.unwrap_or_else(|| "the configuration says so by monitor.enabled".to_owned());
+            return Err(Refusal::new(
+                RefusalKind::Failed,
+                format!("nobody knows processes here, the monitor is not loaded: {why}"),
+            ));
+        }
+        let known = self.find(name)?;
+        let label = self.node.label(&known.facts.id).map_err(failed)?;
+        let members = Members {
+            label: label.map(|(slot, epoch)| Container { slot, epoch }),
+            cgroup: known.place.as_ref().map(|place| place.cgroup_id),
+            init: known.place.as_ref().map(|place| Key::of_ticks(place.pid, place.started)),
         };
+        Ok(Tree::of(known.facts.id, known.facts.name, &self.telemetry.watched.table(), &members))
+    }
+
+    fn who(&self, name: &str) -> Result<Who, Refusal> {
+        let known = self.find(name)?;
         let policies = self.node.policies().map_err(failed)?;
         let mut selected: Vec<String> =
             policies.policies.iter().filter(|policy| applies(policy, &known.facts).is_ok()).map(|policy| policy.id()).collect();

@@ -5,17 +5,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
+use portcullis_ebpf::monitor::{ProcessEvent, abi as monitor};
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::place::Place;
 use portcullis_enforcer::{Door, Expected, FailPolicy, Known, Missing, Policies, PolicyDir, Refreshed, Started};
 use portcullis_nri_plugin::Failure;
 use portcullis_policy::ContainerFacts;
+use portcullis_policy::meaning::{Action, Class, Origin, Postures, Rule, RuleSet};
 use portcullis_policy::select::applies;
 
 use crate::alerts::Alert;
 use crate::alerts::line::Container;
 use crate::kubearmor::Host;
+use crate::logs::Log;
 use crate::node::Node;
+use crate::processes::Processes;
 
 /// A denied reading of `path`, which no rule is behind.
 pub(crate) fn event(number: u64, path: &[u8]) -> Event {
@@ -26,10 +30,87 @@ pub(crate) fn event(number: u64, path: &[u8]) -> Event {
 
 /// The alert of such a reading in a container, numbered in its sequence.
 pub(crate) fn alert(number: u64, path: &[u8], container: &str) -> Alert {
-    let container = Container { id: container.to_owned(), name: format!("name-of-{container}"), ..Container::default() };
-    let rules = portcullis_policy::meaning::RuleSet::default();
-    let named = Some((Arc::new(container), &rules));
-    Alert::new(&event(number, path), SystemTime::UNIX_EPOCH, named, None, Arc::new(Host::default()))
+    alert_of(&event(number, path), named(container), &RuleSet::default())
+}
+
+/// A container by its id.
+pub(crate) fn named(id: &str) -> Container {
+    Container { id: id.to_owned(), name: format!("name-of-{id}"), ..Container::default() }
+}
+
+/// The alert of an event.
+pub(crate) fn alert_of(event: &Event, container: Container, rules: &RuleSet) -> Alert {
+    Alert::new(event, SystemTime::UNIX_EPOCH, Some((Arc::new(container), rules)), None, Arc::new(Host::default()))
+}
+
+/// The alert of a container.
+pub(crate) fn alert_in(number: u64, container: Container) -> Alert {
+    alert_of(&event(number, b"/etc/shadow"), container, &RuleSet::default())
+}
+
+/// A denial by the rule of a policy in a line of its file.
+pub(crate) fn alert_by(policy: &str, line: u32) -> Alert {
+    let rule = Rule {
+        origin: Origin {
+            kind: "KubeArmorPolicy".into(),
+            namespace: "default".into(),
+            policy: policy.into(),
+            file: Arc::new("/p.yaml".into()),
+            line,
+            column: 1,
+            field: "spec.file.matchPaths[0]".to_owned(),
+        },
+        class: Class::File,
+        objects: Vec::new(),
+        sources: Vec::new(),
+        read_only: false,
+        owner_only: false,
+        action: Action::Block,
+        severity: 0,
+        tags: Vec::new(),
+        message: String::new(),
+    };
+    alert_of(&event(1, b"/etc/shadow"), named("aaaa"), &RuleSet { rules: vec![Arc::new(rule)], postures: Postures::default() })
+}
+
+/// That process 7, in a container by its pid namespace, executes `cat /etc/shadow`.
+pub(crate) fn exec() -> ProcessEvent {
+    let mut header = monitor::Process {
+        kind: monitor::EXEC,
+        seq: 5,
+        time_ns: 2_000,
+        started_ns: 1_000,
+        parent_started_ns: 500,
+        cgroup: 99,
+        slot: monitor::NO_SLOT,
+        tgid: 7,
+        tid: 7,
+        parent: 6,
+        ns_pid: 2,
+        ns_parent: 1,
+        pid_ns: 77,
+        uid: 33,
+        ..monitor::Process::default()
+    };
+    header.comm[..3].copy_from_slice(b"cat");
+    let (exe, cwd, args) = (b"/bin/cat".to_vec(), b"/".to_vec(), b"cat\0/etc/shadow\0".to_vec());
+    ProcessEvent { header, exe, cwd, args, lost_before: 0 }
+}
+
+/// The event that a container does so; nobody knows which if none is named.
+pub(crate) fn executed(container: Option<Container>) -> Log {
+    executed_with(container, |_| {})
+}
+
+/// The same, a little different.
+pub(crate) fn executed_with(container: Option<Container>, change: impl FnOnce(&mut ProcessEvent)) -> Log {
+    let mut event = exec();
+    change(&mut event);
+    let header = &event.header;
+    let mut table = Processes::default();
+    table.apply(&event);
+    let facts = table.get(header.tgid, header.time_ns).map(|view| table.facts(view, header.time_ns)).unwrap();
+    Log::executed(&event, SystemTime::UNIX_EPOCH, container.map(Arc::new), facts, Arc::new(Host::default()))
 }
 
 pub(crate) struct FakeNode {
@@ -143,6 +224,10 @@ impl Node for FakeNode {
 
     fn known(&self) -> Result<Vec<Known>, Failure> {
         Ok(self.state().known.values().cloned().collect())
+    }
+
+    fn label(&self, _id: &str) -> Result<Option<(u32, u32)>, Failure> {
+        Ok(None)
     }
 
     fn refresh(&self, id: &str) -> Result<Refreshed, Failure> {

@@ -10,8 +10,8 @@
 //! known containers ─ watch ─┼─> reconcile (1 thread) ┤
 //! SIGHUP, `reload` ─────────┘                       └─ book: what failed, for the status
 //! runtimes ─ NRI plugin ─ doorway ─> node: expect, start      (in the call; the runtime waits)
-//! kernel ring ─ alerts (1 thread) ─> fanout ─┬─> control socket ─> portcullis events
-//!                                            └─> feeder (gRPC) ─> karmor, relay
+//! kernel rings ─ telemetry (1 thread) ─> fanouts ─┬─> control socket ─> portcullis events
+//!                                                 └─> feeder (gRPC) ─> karmor, relay
 //! log ─ messages ─> fanout ─────────────────────> feeder
 //! status, kernel counters ─ metrics ────────────> Prometheus
 //! ```
@@ -26,6 +26,7 @@ mod error;
 mod feeder;
 mod instance;
 pub mod kubearmor;
+pub mod logs;
 mod metrics;
 pub mod node;
 pub mod processes;
@@ -34,6 +35,7 @@ mod run;
 pub mod service;
 mod socket;
 mod systemd;
+mod telemetry;
 mod watch;
 
 #[cfg(test)]
@@ -43,3 +45,4 @@ pub use answers::policy_table;
 pub use error::Error;
 pub use feeder::Messages;
 pub use run::{AgentOptions, run};
+pub use telemetry::Telemetry;

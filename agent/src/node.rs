@@ -26,6 +26,8 @@ pub trait Node: Send + Sync + 'static {
     fn reload(&self) -> Result<Arc<Policies>, Failure>;
     /// All containers that doors have let in.
     fn known(&self) -> Result<Vec<Known>, Failure>;
+    /// Slot and epoch of a container that is armed, which is how the kernel labels its processes.
+    fn label(&self, id: &str) -> Result<Option<(u32, u32)>, Failure>;
     /// Brings a container to the policies as they were last read.
     fn refresh(&self, id: &str) -> Result<Refreshed, Failure>;
     /// Arms a container that runs already.
@@ -78,6 +80,10 @@ impl Node for Enforcer {
 
     fn known(&self) -> Result<Vec<Known>, Failure> {
         Ok(self.state().all_known()?)
+    }
+
+    fn label(&self, id: &str) -> Result<Option<(u32, u32)>, Failure> {
+        Ok(self.state().container(id)?.map(|record| (record.slot, record.epoch)))
     }
 
     fn refresh(&self, id: &str) -> Result<Refreshed, Failure> {

@@ -11,12 +11,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Error;
-use crate::alerts::Alerts;
 use crate::feeder::Messages;
 use crate::instance::{Instance, check_mount_namespace};
 use crate::kubearmor::Host;
 use crate::service::{self, Service, Settings};
 use crate::systemd::Notifier;
+use crate::telemetry::Telemetry;
 
 /// How the agent is to run.
 #[derive(Debug, Clone, Default)]
@@ -52,8 +52,9 @@ async fn serve(enforcer: Arc<Enforcer>, options: &AgentOptions, messages: Messag
     let mut stops = [handler(SignalKind::terminate(), "SIGTERM")?, handler(SignalKind::interrupt(), "SIGINT")?];
     let notifier = Notifier::from_environment();
     let settings = settings(&enforcer, options.started_by_runtime);
-    let alerts = Alerts::from_kernel(enforcer.state().clone(), settings.host.clone())?;
-    let mut service = Service::start(enforcer, &settings, alerts, messages).await?;
+    let monitor = enforcer.config().monitor;
+    let telemetry = Telemetry::from_kernel(enforcer.state().clone(), settings.host.clone(), monitor)?;
+    let mut service = Service::start(enforcer, &settings, telemetry.clone(), messages).await?;
     info!(version = env!("CARGO_PKG_VERSION"), socket = %settings.control_socket.display(), "ready: {}", service.summary());
     notifier.ready(&service.summary());
     let mut watchdog = notifier.watchdog_period().map(tokio::time::interval);
@@ -75,6 +76,7 @@ async fn serve(enforcer: Arc<Enforcer>, options: &AgentOptions, messages: Messag
     };
     notifier.stopping();
     service.stop().await;
+    telemetry.rest();
     ended
 }
 

@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use crate::Error;
-use crate::alerts::Alerts;
 use crate::answers::{ConnectionTeller, Desk};
 use crate::control;
 use crate::doorway::Doorway;
@@ -21,6 +20,7 @@ use crate::metrics::{self, Metrics};
 use crate::node::Node;
 use crate::reconcile::{self, Book, Inbox, Task};
 use crate::socket::Socket;
+use crate::telemetry::Telemetry;
 use crate::watch::{Change, Watch};
 
 /// Where everything is.
@@ -84,7 +84,12 @@ impl Service {
     ///
     /// # Errors
     /// If the control socket cannot be made, or the system gives no thread.
-    pub async fn start<N: Node>(node: Arc<N>, settings: &Settings, alerts: Alerts, messages: Messages) -> Result<Service, Error> {
+    pub async fn start<N: Node>(
+        node: Arc<N>,
+        settings: &Settings,
+        telemetry: Telemetry,
+        messages: Messages,
+    ) -> Result<Service, Error> {
         let socket = Socket::bind(&settings.control_socket, settings.uid)?;
         // An agent that is not there is a door that is not watched: a port that is taken must not have that done.
         let bound = feeder::Server::bind(&settings.feeder_socket, settings.uid, settings.feeder_tcp.as_ref()).await;
@@ -129,12 +134,12 @@ impl Service {
                 connection.run(stop).await.map_err(Error::RuntimeLeft)
             });
         }
-        let feeder = Feeder::new(alerts.clone(), messages, settings.host.clone());
+        let feeder = Feeder::new(telemetry.clone(), messages, settings.host.clone());
         let desk = Desk {
             node,
             inbox: inbox.clone(),
             book: book.clone(),
-            alerts,
+            telemetry,
             connections,
             nri_required: settings.nri_required,
             feeder_trouble,

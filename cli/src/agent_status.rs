@@ -1,6 +1,6 @@
 //! The agent's part of `portcullis status`.
 
-use portcullis_agent::control::{AgentStatus, ConnectionStatus, Link};
+use portcullis_agent::control::{AgentStatus, ConnectionStatus, Link, LogsStatus, MonitorStatus};
 
 use crate::failure::Failure;
 use crate::output::{self, printable};
@@ -8,7 +8,9 @@ use crate::output::{self, printable};
 /// Whether it does all that it has to.
 pub(crate) fn is_well(agent: &AgentStatus) -> bool {
     let connected = agent.nri.connections.iter().all(|connection| connection.link == Link::Up);
-    agent.policies.unreadable.is_none() && agent.containers.troubles.is_empty() && (connected || !agent.nri.required)
+    let watched = agent.monitor.trouble.is_none() || !agent.monitor.required;
+    let as_required = (connected || !agent.nri.required) && watched;
+    agent.policies.unreadable.is_none() && agent.containers.troubles.is_empty() && as_required
 }
 
 pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
@@ -39,6 +41,7 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
     if let Some(reason) = &agent.metrics_trouble {
         output::line(&format!("NOT SERVED metrics: {}", printable(reason)))?;
     }
+    monitor_lines(&agent.monitor, &agent.logs).iter().try_for_each(|line| output::line(line))?;
     for trouble in &containers.troubles {
         output::line(&format!(
             "NOT UP TO DATE {} {} ({} attempts): {}",
@@ -49,6 +52,28 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
         ))?;
     }
     Ok(())
+}
+
+fn monitor_lines(monitor: &MonitorStatus, logs: &LogsStatus) -> Vec<String> {
+    let MonitorStatus { events, lost, missed, processes, evicted, .. } = monitor;
+    let mut lines = Vec::new();
+    if monitor.loaded {
+        lines.push(format!(
+            "monitor: {events} events of processes, {lost} lost, {missed} missed; {processes} processes known, {evicted} forgotten for want of room; {} executions told to {} readers",
+            logs.logs, logs.readers
+        ));
+    }
+    match &monitor.trouble {
+        Some(reason) if monitor.loaded => lines.push(format!("NOT READ events of processes: {}", printable(reason))),
+        Some(reason) => {
+            lines.push(format!(
+                "NOT LOADED the monitor, so that alerts do not say what their processes run: {}",
+                printable(reason)
+            ));
+        }
+        None => {}
+    }
+    lines
 }
 
 fn show_connection(connection: &ConnectionStatus, required: bool) -> Result<(), Failure> {
@@ -67,4 +92,45 @@ fn show_connection(connection: &ConnectionStatus, required: bool) -> Result<(), 
         (_, None) => format!("{socket}: connecting"),
     };
     output::line(&format!("  nri {}", printable(&text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(required: bool, trouble: Option<&str>) -> AgentStatus {
+        let monitor =
+            MonitorStatus { required, loaded: trouble.is_none(), trouble: trouble.map(str::to_owned), ..Default::default() };
+        AgentStatus {
+            version: String::new(),
+            pid: 1,
+            started_at: 0,
+            policies: Default::default(),
+            containers: Default::default(),
+            nri: Default::default(),
+            metrics_trouble: None,
+            alerts: Default::default(),
+            monitor,
+            logs: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_monitor_that_is_not_there_is_trouble_where_it_is_required() {
+        assert!(is_well(&agent(false, Some("no BTF"))) && is_well(&agent(true, None)));
+        assert!(!is_well(&agent(true, Some("no BTF"))));
+    }
+
+    #[test]
+    fn the_monitor_is_told_with_what_it_lost_or_why_it_is_not_there() {
+        let lines = |monitor: MonitorStatus| monitor_lines(&monitor, &LogsStatus { logs: 5, readers: 1, ..Default::default() });
+        let up = MonitorStatus { loaded: true, events: 9, lost: 2, missed: 1, processes: 40, evicted: 3, ..Default::default() };
+        let told = "monitor: 9 events of processes, 2 lost, 1 missed; 40 processes known, 3 forgotten for want of room; 5 executions told to 1 readers";
+        assert_eq!(lines(up.clone()), [told]);
+        let taken = lines(MonitorStatus { trouble: Some("taken\n".to_owned()), ..up });
+        assert_eq!(taken[1], "NOT READ events of processes: taken\\n");
+        let refused = lines(MonitorStatus { trouble: Some("no BTF".to_owned()), ..Default::default() });
+        assert_eq!(refused, ["NOT LOADED the monitor, so that alerts do not say what their processes run: no BTF"]);
+        assert_eq!(lines(MonitorStatus::default()), [""; 0], "nobody wants one");
+    }
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use portcullis_agent::alerts;
+use portcullis_agent::control::EventClass;
 
 /// Enforces policies on containers before their first instruction.
 #[derive(Debug, Parser)]
@@ -48,10 +50,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// The process tree of a container.
+    Tree {
+        /// Its id, the beginning of its id, or its name.
+        container: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// List the policies in force; check, explain and test policies.
     #[command(subcommand)]
     Policy(Policy),
-    /// Follow denials and audited operations as JSON lines.
+    /// Follow denials and audited operations, and what is executed.
     Events(Events),
     /// Add the gate hook to an OCI runtime configuration: from standard input to standard output.
     OciSpecWithGate,
@@ -138,8 +147,11 @@ pub(crate) enum OperationName {
     Capability,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Events {
+    /// Which events.
+    #[arg(long, value_enum, default_value_t = Class::Alert)]
+    pub class: Class,
     /// Stop after this many.
     #[arg(short = 'n', value_name = "COUNT")]
     pub count: Option<u64>,
@@ -149,15 +161,71 @@ pub(crate) struct Events {
     /// Only of this container (id, beginning of it, or name).
     #[arg(long)]
     pub container: Option<String>,
+    /// Only of containers of this namespace.
+    #[arg(long)]
+    pub namespace: Option<String>,
+    /// Only of this pod.
+    #[arg(long)]
+    pub pod: Option<String>,
+    /// Only of containers whose image's name has this in it.
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Only alerts with this verdict.
+    #[arg(long, value_enum)]
+    pub verdict: Option<Verdict>,
+    /// Only alerts of this policy, or as POLICY:LINE of this rule of it.
+    #[arg(long, value_name = "POLICY")]
+    pub rule: Option<String>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = EventOutput::Json)]
     pub output: EventOutput,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Class {
+    /// Denials and audited operations.
+    Alert,
+    /// What containers execute, and hosts where monitor.host says so.
+    Process,
+    /// Both.
+    All,
+}
+
+impl From<Class> for EventClass {
+    fn from(class: Class) -> EventClass {
+        match class {
+            Class::Alert => EventClass::Alert,
+            Class::Process => EventClass::Process,
+            Class::All => EventClass::All,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verdict {
+    /// Denied.
+    Block,
+    /// Told.
+    Audit,
+}
+
+impl From<Verdict> for alerts::Verdict {
+    fn from(verdict: Verdict) -> alerts::Verdict {
+        match verdict {
+            Verdict::Block => alerts::Verdict::Block,
+            Verdict::Audit => alerts::Verdict::Audit,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EventOutput {
-    /// All that is known of an alert.
+    /// All that is known of an event.
     Json,
+    /// A line for people.
+    Compact,
+    /// Columns for people.
+    Table,
     /// The JSON of KubeArmor.
     Kubearmor,
 }

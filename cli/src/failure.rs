@@ -35,6 +35,10 @@ pub(crate) enum Failure {
     NotUnderstood { text: String, wanted: &'static str },
     #[error("{path}: {errors} of its policies are refused; run `portcullis policy check {path}`", path = path.display())]
     Refused { path: PathBuf, errors: usize },
+    #[error("events of processes have no verdict and no rule; leave out --verdict and --rule, or --class process")]
+    NoVerdict,
+    #[error("only the agent knows processes, and none runs; start it: systemctl start portcullis")]
+    NoAgent,
     #[error("no cases in there; name expectation files, or directories that hold files called *{ending}")]
     NothingToTest { ending: &'static str },
     #[error("writing the answer: {0}")]

@@ -15,6 +15,7 @@ mod policy_files;
 mod policy_list;
 mod policy_test;
 mod status;
+mod tree;
 mod who;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Status { format } => status::status(config, format.output),
         Command::Doctor { format } => doctor::doctor(format.output),
         Command::Who { container, format } => who::who(config, &container, format.output),
+        Command::Tree { container, format } => tree::tree(config, &container, format.output),
         Command::Policy(Policy::Check { paths, lenient, format }) => policy_check::check(&paths, lenient, format.output),
         Command::Policy(Policy::List { format }) => policy_list::list(config, format.output),
         Command::Policy(Policy::Explain(explain)) => policy_explain::explain(config, &explain),

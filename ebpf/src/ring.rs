@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,13 @@ impl<R: Record> Reader<R> {
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.ledger.malformed
+    }
+}
+
+/// For waiting until there is something to read, beside other descriptors.
+impl<R> AsFd for Reader<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }
 

@@ -24,11 +24,15 @@
 //!   insecure: true           # without tls: whoever reaches the port reads all alerts
 //! metrics:
 //!   listen: 127.0.0.1:9465   # numbers for Prometheus at /metrics; by default nowhere
+//! monitor:                   # who executes what: for alerts that say who, and as events of their own
+//!   enabled: auto            # true and false say whether its absence is trouble, or it is not to be used
+//!   host: false              # true: what the host's processes execute is an event, too
 //! ```
 //!
 //! Every field may be left out, and so may the file.
 
 mod feeder;
+mod monitor;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -38,6 +42,7 @@ use portcullis_policy::meaning::{Posture, Postures};
 use saphyr_parser::{Event, Marker, Parser};
 
 pub use self::feeder::{Feeder, Protection, Tcp, Tls};
+pub use self::monitor::{Monitor, MonitorEnabled};
 use crate::Error;
 use crate::files;
 
@@ -51,7 +56,7 @@ const LIST_FIELD: &str = "nri.sockets";
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 21] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -71,6 +76,8 @@ const FIELDS: [&str; 19] = [
     "feeder.tls.clientCa",
     "feeder.insecure",
     "metrics.listen",
+    "monitor.enabled",
+    "monitor.host",
 ];
 
 /// Whether to connect to the runtimes' NRI sockets.
@@ -137,6 +144,8 @@ pub struct Config {
     pub feeder: Feeder,
     /// Where numbers are told to Prometheus, to whoever asks.
     pub metrics_listen: Option<SocketAddr>,
+    /// The monitor of processes.
+    pub monitor: Monitor,
 }
 
 impl Default for Config {
@@ -151,6 +160,7 @@ impl Default for Config {
             cluster_name: "default".to_owned(),
             feeder: Feeder::default(),
             metrics_listen: None,
+            monitor: Monitor::default(),
         }
     }
 }
@@ -233,7 +243,7 @@ impl Config {
             "clusterName" => self.cluster_name = field.value.clone(),
             "metrics" => return Err("metrics is a mapping with listen".to_owned()),
             "metrics.listen" => self.metrics_listen = Some(address(field)?),
-            _ if feeder.set(field)? => {}
+            _ if feeder.set(field)? || self.monitor.set(field)? => {}
             unknown => return Err(format!("there is no field `{unknown}`; known are {}", FIELDS.join(", "))),
         }
         Ok(())
@@ -347,61 +357,4 @@ fn place(marker: Marker) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, Error> {
-        Config::parse(Path::new("config.yaml"), text.as_bytes())
-    }
-
-    #[test]
-    fn an_empty_file_is_the_default() {
-        for text in ["", "---\n", "# nothing\n", "{}"] {
-            assert_eq!(parse(text).unwrap(), Config::default(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn every_field_is_read() {
-        let text = "policyDir: /p\nstateDir: /s\nfailPolicy: permit\ndefaultPosture:\n  file: block\n  network: block\n  capabilities: audit\n";
-        let config = parse(text).unwrap();
-        assert_eq!(config.control_socket(), PathBuf::from("/s/agent.sock"));
-        assert_eq!((config.policy_dir, config.state_dir), (PathBuf::from("/p"), PathBuf::from("/s")));
-        assert_eq!(config.fail_policy, FailPolicy::Permit);
-        assert_eq!(config.postures, Postures { file: Posture::Block, network: Posture::Block, capabilities: Posture::Audit });
-    }
-
-    #[test]
-    fn runtimes_are_named() {
-        let text = "controlSocket: /c\nnri:\n  enabled: true\n  sockets:\n  - /run/a\n  - /run/b\n  hook: /h\n";
-        let config = parse(text).unwrap();
-        assert_eq!(config.control_socket(), PathBuf::from("/c"));
-        assert_eq!((config.nri.enabled, config.nri.hook), (NriEnabled::Yes, PathBuf::from("/h")));
-        assert_eq!(config.nri.sockets, [PathBuf::from("/run/a"), PathBuf::from("/run/b")]);
-        assert_eq!(Config::default().nri.sockets, [PathBuf::from("/var/run/nri/nri.sock")]);
-    }
-
-    #[test]
-    fn errors_tell_the_place_and_the_fix() {
-        for (text, expected) in [
-            ("policyDir: here", "config.yaml:1:12: policyDir is `here`; write an absolute path"),
-            ("\nfailPolicy: maybe", "config.yaml:2:13: failPolicy is `maybe`; write enforce or permit"),
-            ("defaultPosture:\n  files: audit", "config.yaml:2:10: there is no field `defaultPosture.files`"),
-            ("failPolicy: [a]", "config.yaml:1:13: no field but nri.sockets is a list"),
-            ("nri:\n  sockets: [a]", "config.yaml:2:12: nri.sockets is `a`; write an absolute path"),
-            ("nri:\n  sockets: /run/a", "config.yaml:2:12: nri.sockets is a list, like"),
-            ("nri:\n  sockets: []", "config.yaml:2:12: nri.sockets is empty"),
-            ("nri:\n  sockets: [[/a]]", "config.yaml:2:13: no field but nri.sockets is a list"),
-            ("nri:\n  sockets: [{a: b}]", "config.yaml:2:13: nri.sockets is a list of paths"),
-            ("nri:\n  sockets: [/a]\n  sockets: [/b]", "config.yaml:3:12: nri.sockets is there twice"),
-            ("nri:\n  enabled: perhaps", "config.yaml:2:12: nri.enabled is `perhaps`; write auto, true or false"),
-            ("nri: on", "config.yaml:1:6: nri is a mapping"),
-            ("failPolicy: permit\nfailPolicy: permit", "config.yaml:2:13: failPolicy is there twice"),
-            ("hello", "config.yaml:1:1: the file is a mapping"),
-            ("a: {b: [", "config.yaml:1:8"),
-        ] {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.starts_with(expected), "{text:?}: {error}");
-        }
-    }
-}
+mod tests;

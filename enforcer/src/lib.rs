@@ -26,7 +26,9 @@ mod state;
 mod tables;
 pub mod unknown;
 
-pub use config::{CONFIG_FILE, Config, FailPolicy, Feeder, MAX_CONFIG_BYTES, Nri, NriEnabled, Protection, Tcp, Tls};
+pub use config::{
+    CONFIG_FILE, Config, FailPolicy, Feeder, MAX_CONFIG_BYTES, Monitor, MonitorEnabled, Nri, NriEnabled, Protection, Tcp, Tls,
+};
 pub use enforcer::{Armed, ArmedContainer, Enforcer, Status};
 pub use error::Error;
 pub use known::{Door, Known};

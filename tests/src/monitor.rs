@@ -1,6 +1,8 @@
 //! What the monitor tells of processes: each program that a container executes and its end, once, with the label that enforcement
 //! gave it; the host's processes only when they are asked for.
 
+mod agent;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -85,6 +87,9 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
             all => Err(format!("lost, malformed, and lost by the kernel's count: {all:?}")),
         },
     );
+    // The agent reads the ring itself.
+    drop(events);
+    agent::run(guest, report)?;
     report.run("monitor/unload", || {
         Monitor::unload().map_err(unusable)?;
         let status = guest.portcullis(&["status"])?.stdout;

@@ -1,6 +1,6 @@
 //! An alert on its way: named once, and rendered once in each format that some reader asks for.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -9,23 +9,10 @@ use portcullis_policy::meaning::{Action, Posture, RuleSet};
 use prost::Message;
 
 use super::fanout::Item;
-use super::line::{Container, Line, means};
+use super::format::{FORMATS, Format, Renderings, json_bytes};
+use super::line::{Container, Line};
 use super::process::ProcessFacts;
 use crate::kubearmor::{self, Host};
-
-/// How an alert is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One line of JSON of our own schema, without its end.
-    Line,
-    /// One line of KubeArmor's JSON, without its end.
-    KubeArmor,
-    /// KubeArmor's protobuf message.
-    Feeder,
-}
-
-/// The number of formats.
-const FORMATS: usize = 3;
 
 /// An alert.
 #[derive(Debug)]
@@ -37,10 +24,9 @@ pub struct Alert {
     pub(crate) spared: bool,
     /// [`abi::Event::arg`]
     pub(crate) arg: [u32; 3],
-    pub(crate) process: Option<ProcessFacts>,
     pub(crate) host: Arc<Host>,
     bytes: usize,
-    renderings: [OnceLock<Bytes>; FORMATS],
+    renderings: Renderings,
 }
 
 impl Alert {
@@ -54,7 +40,7 @@ impl Alert {
     ) -> Alert {
         let (container, rules) = named.unzip();
         let rule = rules.and_then(|rules| rules.rules.get(event.header.rule as usize)).map(Arc::clone);
-        let line = Line::new(event, time, rule, container);
+        let line = Line::new(event, time, rule, container, process);
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let spared = event.header.verdict == abi::AUDIT && would_deny(&line, rules);
         let mut alert = Alert {
@@ -62,10 +48,9 @@ impl Alert {
             seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
             spared,
             arg: event.header.arg,
-            process,
             host,
             bytes: 0,
-            renderings: Default::default(),
+            renderings: Renderings::default(),
         };
         alert.bytes = alert.account();
         alert
@@ -79,37 +64,25 @@ impl Alert {
             Format::KubeArmor => kubearmor::json(&kubearmor::Alert::from(self)),
             Format::Feeder => kubearmor::Alert::from(self).encode_to_vec(),
         };
-        self.renderings[format as usize].get_or_init(|| Bytes::from(write().into_boxed_slice()))
-    }
-
-    /// Whether it is of the container that `name` means: by its name, its id, or the beginning of its id.
-    #[must_use]
-    pub fn is_of(&self, name: &str) -> bool {
-        self.line.container.as_ref().is_some_and(|container| means(name, &container.id, &container.name))
+        self.renderings.get(format, write)
     }
 
     /// What it takes with all its renderings, none of which may be there yet. What alerts share is counted with each, so that
     /// a queue is bounded even if no two of its alerts share anything.
     fn account(&self) -> usize {
         /// Names of fields, numbers and times: more than any of the formats has.
-        const FRAME_BYTES: usize = 768;
+        const FRAME_BYTES: usize = 1024;
         let line = &self.line;
         // What is executed is a resource and a process.
         let mut text = 2 * json_bytes(&line.object) + json_bytes(&line.process.comm) + line.policy.len();
-        if let Some(container) = &line.container {
-            let Container { id, name, image, namespace, pod, labels, owner } = &**container;
-            let owner = owner.iter().flat_map(|owner| [&owner.kind, &owner.name, namespace]);
-            text +=
-                [id, name, image, namespace, pod, labels].into_iter().chain(owner).map(|text| json_bytes(text)).sum::<usize>();
-        }
+        text += line.container.as_deref().map_or(0, Container::json_bytes);
         if let Some(rule) = &line.rule {
             let origin = &rule.origin;
             // Tags are there twice, joined and one by one.
             text += 2 * rule.tags.iter().map(|tag| json_bytes(tag) + 3).sum::<usize>() + json_bytes(&rule.message);
             text += json_bytes(&origin.field) + origin.file.as_os_str().len() + origin.namespace.len() + origin.kind.len();
         }
-        // An executable may be a source, a process and a parent.
-        text += 3 * self.process.iter().flat_map(ProcessFacts::texts).map(json_bytes).sum::<usize>();
+        text += line.process.facts.as_ref().map_or(0, ProcessFacts::json_bytes);
         size_of::<Alert>() + text + FORMATS * (FRAME_BYTES + text)
     }
 }
@@ -120,11 +93,6 @@ impl Item for Alert {
     fn bytes(&self) -> usize {
         self.bytes
     }
-}
-
-/// Bytes of a text in JSON at most.
-fn json_bytes(text: &str) -> usize {
-    text.bytes().map(|byte| if byte < b' ' { 6 } else { 1 + usize::from(byte == b'"' || byte == b'\\') }).sum()
 }
 
 /// Whether what was only audited is denied where the container's policies are enforced. A rule that does not say `Audit` alerts

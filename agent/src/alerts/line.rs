@@ -11,6 +11,9 @@ use portcullis_policy::meaning::{Action, Rule};
 use portcullis_policy::select::Owner;
 use serde::{Serialize, Serializer};
 
+use super::format::json_bytes;
+use super::process::ProcessFacts;
+
 /// Name and version of the schema.
 pub const SCHEMA: &str = "portcullis.alert/1";
 /// Longest text of labels that goes along with alerts. Whole labels are left out beyond it: a pod may have a megabyte of them.
@@ -98,14 +101,29 @@ pub(crate) struct ProcessLine {
     /// In the initial pid namespace.
     pub(crate) pid: u32,
     tid: u32,
-    /// File system uid in the initial user namespace.
+    /// In the initial user namespace; of alerts the uid for file systems, else the real one.
     pub(crate) uid: u32,
     pub(crate) comm: String,
+    #[serde(flatten)]
+    pub(crate) facts: Option<ProcessFacts>,
+}
+
+impl ProcessLine {
+    pub(crate) fn new((pid, tid): (u32, u32), uid: u32, comm: &[u8], facts: Option<ProcessFacts>) -> ProcessLine {
+        let comm = text(comm.split(|&byte| byte == 0).next().unwrap_or_default());
+        ProcessLine { pid, tid, uid, comm, facts }
+    }
 }
 
 impl Line {
     /// The line of an event that was raised at a time, and what it was about.
-    pub(crate) fn new(event: &Event, time: SystemTime, rule: Option<Arc<Rule>>, container: Option<Arc<Container>>) -> Line {
+    pub(crate) fn new(
+        event: &Event,
+        time: SystemTime,
+        rule: Option<Arc<Rule>>,
+        container: Option<Arc<Container>>,
+        process: Option<ProcessFacts>,
+    ) -> Line {
         let header = &event.header;
         let (operation, class) = operation(header.op);
         let reason = reason(header.rule);
@@ -130,12 +148,7 @@ impl Line {
             rule,
             container,
             generation: header.generation,
-            process: ProcessLine {
-                pid: header.tgid,
-                tid: header.tid,
-                uid: header.uid,
-                comm: text(header.comm.split(|&byte| byte == 0).next().unwrap_or_default()),
-            },
+            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, process),
         }
     }
 
@@ -179,6 +192,13 @@ impl Container {
             labels,
             owner: record.owner.clone(),
         }
+    }
+
+    /// Bytes of its texts in JSON at most.
+    pub(crate) fn json_bytes(&self) -> usize {
+        let Container { id, name, image, namespace, pod, labels, owner } = self;
+        let owner = owner.iter().flat_map(|owner| [&owner.kind, &owner.name, namespace]);
+        [id, name, image, namespace, pod, labels].into_iter().chain(owner).map(|text| json_bytes(text)).sum()
     }
 }
 

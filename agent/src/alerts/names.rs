@@ -19,11 +19,16 @@ pub struct Names {
     host: Arc<Host>,
     known: HashMap<Tenant, Arc<Named>>,
     unknown: HashMap<Tenant, Instant>,
+    /// By slot and epoch; nothing for those whom nobody knew at that time.
+    labels: HashMap<(u32, u32), Found>,
     sets: HashMap<String, Arc<RuleSet>>,
 }
 
 /// Slot, epoch and generation: one policy of one container.
 type Tenant = (u32, u32, u32);
+
+/// The container of a label, and when it was looked for.
+type Found = (Option<Arc<Container>>, Instant);
 
 /// A container, and its rules in one generation of its policy.
 struct Named {
@@ -45,7 +50,34 @@ impl Names {
     /// By the records of a state directory of this host.
     #[must_use]
     pub fn new(state: StateDir, host: Host) -> Names {
-        Names { state, host: Arc::new(host), known: HashMap::new(), unknown: HashMap::new(), sets: HashMap::new() }
+        Names {
+            state,
+            host: Arc::new(host),
+            known: HashMap::new(),
+            unknown: HashMap::new(),
+            labels: HashMap::new(),
+            sets: HashMap::new(),
+        }
+    }
+
+    /// What events say of this node.
+    pub(crate) fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+
+    /// The container of a label, if it is on record.
+    pub(crate) fn container(&mut self, slot: u32, epoch: u32) -> Result<Option<Arc<Container>>, Error> {
+        if let Some((found, looked)) = self.labels.get(&(slot, epoch))
+            && (found.is_some() || looked.elapsed() < UNKNOWN_FOR)
+        {
+            return Ok(found.clone());
+        }
+        let found = self.state.tenant(slot, epoch)?.map(|record| Arc::new(Container::of(&record)));
+        if self.labels.len() >= MAX_KNOWN {
+            self.labels.clear();
+        }
+        self.labels.insert((slot, epoch), (found.clone(), Instant::now()));
+        Ok(found)
     }
 
     fn of(&mut self, tenant: Tenant) -> Result<Option<Arc<Named>>, Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Body, Call, EventFormat, Following, Refusal, Reply, Request, VERSION};
+use super::{Body, Call, Following, Refusal, Reply, Request, VERSION, Wanted};
 
 /// How long an answer is waited for. Reading all policies and switching all containers takes far less.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,17 +95,17 @@ impl Client {
         }
     }
 
-    /// Begins to follow alerts; they are the lines that [`Client::next_line`] gives.
+    /// Begins to follow events; they are the lines that [`Client::next_line`] gives.
     ///
     /// # Errors
-    /// As [`Client::call`]; [`ClientError::Foreign`] if the agent is of a version that does not write the format.
-    pub fn follow(&mut self, container: Option<String>, count: Option<u64>, format: EventFormat) -> Result<(), ClientError> {
-        let Following { schema } = self.call(Call::Events { container, count, format })?;
-        if schema == format.schema() {
+    /// As [`Client::call`]; [`ClientError::Foreign`] if the agent is of a version that does not write them so.
+    pub fn follow(&mut self, wanted: Wanted) -> Result<(), ClientError> {
+        let expected = wanted.format.schema(wanted.class);
+        let Following { schema } = self.call(Call::Events(wanted))?;
+        if schema == expected {
             return Ok(());
         }
-        let reason = format!("alerts as {schema} instead of {}", format.schema());
-        Err(ClientError::Foreign { path: self.path.clone(), reason })
+        Err(ClientError::Foreign { path: self.path.clone(), reason: format!("events as {schema} instead of {expected}") })
     }
 
     /// The next line, if one comes within `patience`; without one, for ever.

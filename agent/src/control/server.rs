@@ -12,11 +12,13 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Body, Call, EventFormat, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES};
-use super::{Refusal, RefusalKind, Reply, Request, VERSION};
-use crate::alerts::Alert;
-use crate::alerts::fanout::{Next, Subscription};
+use super::{Body, Call, EventClass, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES};
+use super::{Refusal, RefusalKind, Reply, Request, VERSION, Wanted};
+use crate::alerts::fanout::{Item, Next, Subscription};
+use crate::alerts::{Alert, Format};
+use crate::logs::Log;
 use crate::socket::Socket;
+use crate::telemetry::Telemetry;
 
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -29,8 +31,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) trait Answers: Send + Sync + 'static {
     /// The answer as JSON. May block.
     fn answer(&self, call: Call) -> Result<serde_json::Value, Refusal>;
-    /// A new follower of the alerts.
-    fn subscribe(&self) -> Subscription<Alert>;
+    /// What can be followed.
+    fn telemetry(&self) -> &Telemetry;
 }
 
 /// Answers for ever.
@@ -89,9 +91,7 @@ impl Conversation {
             };
             let Some(line) = line else { return Ok(()) };
             match request(&line) {
-                Ok(Call::Events { container, count, format }) => {
-                    return self.follow(answers.subscribe(), container, count, format).await;
-                }
+                Ok(Call::Events(wanted)) => return self.follow(Feed::of(answers.telemetry(), wanted.class), wanted).await,
                 Ok(call) => {
                     let answers = Arc::clone(answers);
                     let answer = tokio::task::spawn_blocking(move || answers.answer(call)).await;
@@ -126,38 +126,74 @@ impl Conversation {
         timeout(ANSWER_PATIENCE, self.write.write_all(&line)).await?
     }
 
-    /// Passes alerts on until the other end hangs up. It may take as long as it likes to take them: then it loses some, and is
+    /// Passes events on until the other end hangs up. It may take as long as it likes to take them: then it loses some, and is
     /// told how many.
-    async fn follow(
-        mut self,
-        alerts: Subscription<Alert>,
-        container: Option<String>,
-        count: Option<u64>,
-        format: EventFormat,
-    ) -> io::Result<()> {
-        self.say(Body::Ok(Following { schema: format.schema().to_owned() })).await?;
+    async fn follow(mut self, feed: Feed, wanted: Wanted) -> io::Result<()> {
+        let Wanted { class, filter, count, format } = wanted;
+        self.say(Body::Ok(Following { schema: format.schema(class) })).await?;
+        let format = Format::from(format);
         let mut left = count.unwrap_or(u64::MAX);
         while left > 0 {
             let next = tokio::select! {
-                next = alerts.next() => next,
+                next = feed.next() => next,
                 _ = self.read.fill_buf() => return Ok(()),
             };
-            let line = match next {
-                Next::Lost(lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), lost })?,
-                Next::Item(alert) => {
-                    if !container.as_ref().is_none_or(|name| alert.is_of(name)) {
-                        continue;
-                    }
-                    left -= 1;
-                    [alert.rendered(format.into()), &b"\n"[..]].concat()
-                }
+            let line = match &next {
+                Fed::Lost(class, lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost })?,
+                Fed::Alert(alert) if filter.takes(alert) => [alert.rendered(format), &b"\n"[..]].concat(),
+                Fed::Log(log) if filter.takes_log(log) => [log.rendered(format), &b"\n"[..]].concat(),
+                Fed::Alert(_) | Fed::Log(_) => continue,
             };
+            left -= u64::from(!matches!(next, Fed::Lost(..)));
             tokio::select! {
                 written = self.write.write_all(&line) => written?,
                 _ = self.read.fill_buf() => return Ok(()),
             }
         }
         self.write.shutdown().await
+    }
+}
+
+/// What a follower reads: one stream for each class, so that none displaces another.
+struct Feed {
+    alerts: Option<Subscription<Alert>>,
+    logs: Option<Subscription<Log>>,
+}
+
+/// What comes of it.
+enum Fed {
+    Alert(Arc<Alert>),
+    Log(Arc<Log>),
+    Lost(EventClass, u64),
+}
+
+impl Feed {
+    fn of(telemetry: &Telemetry, class: EventClass) -> Feed {
+        let alerts = class.has_alerts().then(|| telemetry.alerts.subscribe());
+        let logs = class.has_processes().then(|| telemetry.logs.subscribe());
+        Feed { alerts, logs }
+    }
+
+    /// What comes next. Nothing is lost if the wait is given up.
+    async fn next(&self) -> Fed {
+        tokio::select! {
+            biased;
+            next = of(self.alerts.as_ref()) => match next {
+                Next::Item(alert) => Fed::Alert(alert),
+                Next::Lost(lost) => Fed::Lost(EventClass::Alert, lost),
+            },
+            next = of(self.logs.as_ref()) => match next {
+                Next::Item(log) => Fed::Log(log),
+                Next::Lost(lost) => Fed::Lost(EventClass::Process, lost),
+            },
+        }
+    }
+}
+
+async fn of<T: Item>(stream: Option<&Subscription<T>>) -> Next<T> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
     }
 }
 

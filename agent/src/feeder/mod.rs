@@ -2,7 +2,7 @@
 //!
 //! `feeder.LogService` as in `proto/feeder.proto`, and `grpc.health.v1.Health`. A stream of alerts begins with those that nobody
 //! has got yet, as `portcullis events` does. Each subscriber has a queue of its own with a limit; one that is too slow loses its
-//! oldest alerts, which the log tells with their number. Logs there are none yet: `WatchLogs` stays open and silent.
+//! oldest alerts, which the log tells with their number. What is no alert, `WatchLogs` tells in the same way.
 
 mod codec;
 mod health;
@@ -32,9 +32,10 @@ pub(crate) use self::server::Server;
 
 use self::codec::Encoded;
 use self::losses::Losses;
+use crate::alerts::Format;
 use crate::alerts::fanout::{Fanout, Item, Next, Subscription};
-use crate::alerts::{Alerts, Format};
 use crate::kubearmor::{Host, NonceMessage, ReplyMessage, RequestMessage};
+use crate::telemetry::Telemetry;
 
 /// Most streams at once. A client of KubeArmor's has three.
 const MAX_SUBSCRIBERS: usize = 100;
@@ -44,7 +45,7 @@ const MAX_REQUEST_BYTES: usize = 4096;
 /// What the service tells.
 #[derive(Clone)]
 pub(crate) struct Feeder {
-    alerts: Alerts,
+    telemetry: Telemetry,
     messages: Messages,
     host: Arc<Host>,
     places: Arc<Semaphore>,
@@ -55,9 +56,9 @@ pub(crate) struct Feeder {
 type Answer = BoxStream<'static, Result<Bytes, Status>>;
 
 impl Feeder {
-    pub(crate) fn new(alerts: Alerts, messages: Messages, host: Host) -> Feeder {
+    pub(crate) fn new(telemetry: Telemetry, messages: Messages, host: Host) -> Feeder {
         let places = Arc::new(Semaphore::new(MAX_SUBSCRIBERS));
-        Feeder { alerts, messages, host: Arc::new(host), places, subscribers: Arc::default() }
+        Feeder { telemetry, messages, host: Arc::new(host), places, subscribers: Arc::default() }
     }
 
     /// Answers a call.
@@ -75,7 +76,7 @@ impl Feeder {
 
     fn watch_alerts(&self, filter: &str) -> Result<Answer, Status> {
         match filter {
-            "all" | "policy" => self.follow("alerts", &self.alerts.fanout, |alert| alert.rendered(Format::Feeder).clone()),
+            "all" | "policy" => self.follow("alerts", &self.telemetry.alerts, |alert| alert.rendered(Format::Feeder).clone()),
             // To KubeArmor's clients this says that such a filter wants none.
             _ => Ok(stream::empty().boxed()),
         }
@@ -88,7 +89,7 @@ impl Feeder {
 
     fn watch_logs(&self, filter: &str) -> Result<Answer, Status> {
         match filter {
-            "all" | "system" => Ok(silent(self.place()?)),
+            "all" | "system" => self.follow("logs", &self.telemetry.logs, |log| log.rendered(Format::Feeder).clone()),
             _ => Ok(stream::empty().boxed()),
         }
     }

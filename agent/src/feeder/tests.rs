@@ -15,14 +15,14 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::Error;
-use crate::fake::alert;
+use crate::fake::{alert, executed};
 use crate::kubearmor::{Alert, Log, Message as Told};
 
 const SOON: Duration = Duration::from_secs(20);
 
 struct Place {
     temporary: tempfile::TempDir,
-    alerts: Alerts,
+    telemetry: Telemetry,
     messages: Messages,
     address: Option<String>,
     _serving: Serving,
@@ -42,14 +42,14 @@ fn own_uid() -> u32 {
 
 async fn place_with(uid: u32, protection: Option<Protection>) -> Result<Place, Error> {
     let temporary = tempfile::tempdir().unwrap();
-    let (alerts, messages) = (Alerts::default(), Messages::default());
+    let (telemetry, messages) = (Telemetry::default(), Messages::default());
     let tcp = protection.map(|protection| Tcp { listen: ([127, 0, 0, 1], 0).into(), protection });
     let server = Server::bind(&temporary.path().join("feeder.sock"), uid, tcp.as_ref()).await?;
     let address = server.address().map(|address| address.to_string());
     let host = Host { name: "node-1".to_owned(), cluster: "c1".to_owned(), id: "id".to_owned() };
-    let feeder = Feeder::new(alerts.clone(), messages.clone(), host);
+    let feeder = Feeder::new(telemetry.clone(), messages.clone(), host);
     let serving = Serving(tokio::spawn(server.serve(feeder)));
-    Ok(Place { temporary, alerts, messages, address, _serving: serving })
+    Ok(Place { temporary, telemetry, messages, address, _serving: serving })
 }
 
 async fn place() -> Place {
@@ -78,7 +78,7 @@ impl Place {
     }
 
     fn publish(&self, number: u64) {
-        self.alerts.fanout.publish(alert(number, b"/etc/shadow", "aaaa"));
+        self.telemetry.alerts.publish(alert(number, b"/etc/shadow", "aaaa"));
     }
 }
 
@@ -155,18 +155,30 @@ async fn alerts_come_to_all_who_watch_and_first_what_waited() {
 }
 
 #[tokio::test]
-async fn filters_that_want_nothing_end_the_stream_and_logs_are_silent() {
+async fn filters_that_want_nothing_end_the_stream() {
     let place = place().await;
     place.publish(1);
+    place.telemetry.logs.publish(executed(None));
     let channel = place.channel().await;
     for (what, filter) in [(ALERTS, "system"), (ALERTS, ""), (LOGS, "policy"), (LOGS, "")] {
         assert_eq!(next(&mut watch::<Alert>(&channel, what, filter).await).await, None, "{what} {filter}");
     }
-    assert_eq!(place.alerts.fanout.counters().waiting, 1, "nobody took it");
-    for filter in ["all", "system"] {
-        let mut logs = watch::<Log>(&channel, LOGS, filter).await;
-        assert!(timeout(Duration::from_millis(20), logs.message()).await.is_err(), "it stays open");
-    }
+    let waiting = (place.telemetry.alerts.counters().waiting, place.telemetry.logs.counters().waiting);
+    assert_eq!(waiting, (1, 1), "nobody took them");
+}
+
+#[tokio::test]
+async fn logs_come_to_all_who_watch_them_and_to_nobody_else() {
+    let place = place().await;
+    place.telemetry.logs.publish(executed(None));
+    let channel = place.channel().await;
+    let mut alerts = watch::<Alert>(&channel, ALERTS, "all").await;
+    let mut logs = watch::<Log>(&channel, LOGS, "system").await;
+    let told = next(&mut logs).await.unwrap();
+    assert_eq!((told.r#type.as_str(), told.operation.as_str(), told.result.as_str()), ("ContainerLog", "Process", "Passed"));
+    assert_eq!((told.process_name.as_str(), told.resource.as_str()), ("/bin/cat", "/bin/cat /etc/shadow"));
+    assert!(timeout(Duration::from_millis(20), logs.message()).await.is_err(), "it stays open");
+    assert!(timeout(Duration::from_millis(20), alerts.message()).await.is_err(), "it is no alert");
 }
 
 #[tokio::test]
@@ -232,7 +244,7 @@ async fn a_slow_subscriber_is_told_what_it_lost_and_holds_up_nobody() {
         }
     }
     // The last one to come is known by its path.
-    place.alerts.fanout.publish(alert(COUNT, b"/last", "aaaa"));
+    place.telemetry.alerts.publish(alert(COUNT, b"/last", "aaaa"));
     let mut got = 1;
     while next(&mut unread).await.unwrap().resource != "/last" {
         got += 1;
@@ -240,7 +252,7 @@ async fn a_slow_subscriber_is_told_what_it_lost_and_holds_up_nobody() {
     assert_eq!(next(&mut read).await.unwrap().resource, "/last");
     let lost = COUNT + 1 - got;
     assert!(lost > 0, "it did not even have to lose any");
-    assert_eq!(place.alerts.fanout.counters().lost, lost);
+    assert_eq!(place.telemetry.alerts.counters().lost, lost);
     drop((unread, slow));
     let mut told = 0;
     while told < lost {
@@ -258,9 +270,9 @@ async fn a_subscriber_that_leaves_is_forgotten() {
     for _ in 0..3 {
         let channel = place.channel().await;
         let _stream = watch::<Alert>(&channel, ALERTS, "all").await;
-        assert_eq!(place.alerts.fanout.counters().readers, 1);
+        assert_eq!(place.telemetry.alerts.counters().readers, 1);
         drop((channel, _stream));
-        eventually("it is forgotten", || place.alerts.fanout.counters().readers == 0).await;
+        eventually("it is forgotten", || place.telemetry.alerts.counters().readers == 0).await;
     }
 }
 
@@ -279,7 +291,7 @@ async fn there_is_a_limit_to_subscribers_and_places_come_free_again() {
     let channel = place.channel().await;
     let request = RequestMessage { filter: "all".to_owned() }.encode_to_vec();
     let refused = ask::<Alert>(&channel, ALERTS, request.clone()).await.unwrap_err();
-    assert_eq!((refused.code(), place.alerts.fanout.counters().readers), (Code::ResourceExhausted, 0));
+    assert_eq!((refused.code(), place.telemetry.alerts.counters().readers), (Code::ResourceExhausted, 0));
     assert!(refused.message().contains("100 subscribers"), "{refused}");
     streams.pop();
     let since = Instant::now();

@@ -19,7 +19,9 @@ impl From<&alerts::Alert> for Alert {
     fn from(alert: &alerts::Alert) -> Alert {
         let line = &alert.line;
         let unknown = ProcessFacts::default();
-        let process = alert.process.as_ref().unwrap_or(&unknown);
+        let process = line.process.facts.as_ref().unwrap_or(&unknown);
+        let parent = process.parent.as_ref();
+        let exe = process.named_exe().unwrap_or_default();
         let resource = resource(alert);
         let data = data(line, &resource);
         let mut told = Alert {
@@ -27,17 +29,17 @@ impl From<&alerts::Alert> for Alert {
             updated_time: line.time.clone(),
             cluster_name: alert.host.cluster.clone(),
             host_name: alert.host.name.clone(),
-            host_ppid: process.host_parent_pid.map_or(0, number),
+            host_ppid: parent.map_or(0, |parent| number(parent.pid)),
             host_pid: number(line.process.pid),
-            ppid: process.parent_pid.map_or(0, number),
-            pid: process.pid.map_or(0, number),
+            ppid: parent.and_then(|parent| parent.ns_pid).map_or(0, number),
+            pid: process.ns_pid.map_or(0, number),
             // -1 and -2 are users to Go, too.
             uid: line.process.uid.cast_signed(),
-            parent_process_name: process.parent_exe.clone().unwrap_or_default(),
-            process_name: process.exe.clone().unwrap_or_default(),
+            parent_process_name: parent.and_then(|parent| parent.exe.clone()).unwrap_or_default(),
+            process_name: exe.to_owned(),
             policy_name: line.policy.clone(),
             r#type: "MatchedPolicy".to_owned(),
-            source: command(process),
+            source: command(exe, process),
             operation: operation(line.class).to_owned(),
             event_data: event_data(line, &data, &resource),
             resource,
@@ -45,7 +47,7 @@ impl From<&alerts::Alert> for Alert {
             enforcer: "BPFLSM".to_owned(),
             action: action(alert).to_owned(),
             result: if line.is_denial() { "Permission denied" } else { "Passed" }.to_owned(),
-            cwd: process.cwd.as_deref().map(directory).unwrap_or_default(),
+            cwd: process.named_cwd().map(directory).unwrap_or_default(),
             tty: process.tty.clone().unwrap_or_default(),
             // KubeArmor always sends one.
             exec_event: Some(ExecEvent {
@@ -58,7 +60,7 @@ impl From<&alerts::Alert> for Alert {
         };
         if line.operation == "exec" {
             // Who calls exec is the source and, to KubeArmor, the parent of what it would have become.
-            told.source = process.exe.clone().unwrap_or_default();
+            exe.clone_into(&mut told.source);
             told.parent_process_name.clone_from(&told.source);
             told.process_name.clone_from(&told.resource);
         }
@@ -89,35 +91,39 @@ impl Alert {
         self.container_name.clone_from(&container.name);
         self.container_image.clone_from(&container.image);
         self.labels.clone_from(&container.labels);
-        if container.namespace.is_empty() {
-            // Outside Kubernetes, KubeArmor takes each container for a pod.
-            CONTAINER_NAMESPACE.clone_into(&mut self.namespace_name);
-            self.pod_name.clone_from(&container.name);
-            return;
-        }
-        self.namespace_name.clone_from(&container.namespace);
-        self.pod_name.clone_from(&container.pod);
-        self.owner = container.owner.as_ref().map(|owner| Podowner {
-            r#ref: owner.kind.clone(),
-            name: owner.name.clone(),
-            namespace: container.namespace.clone(),
-        });
+        (self.namespace_name, self.pod_name, self.owner) = pod(container);
     }
 }
 
+/// Namespace, pod and owner of a container.
+pub(super) fn pod(container: &Container) -> (String, String, Option<Podowner>) {
+    if container.namespace.is_empty() {
+        // Outside Kubernetes, KubeArmor takes each container for a pod.
+        return (CONTAINER_NAMESPACE.to_owned(), container.name.clone(), None);
+    }
+    let owner = container.owner.as_ref().map(|owner| Podowner {
+        r#ref: owner.kind.clone(),
+        name: owner.name.clone(),
+        namespace: container.namespace.clone(),
+    });
+    (container.namespace.clone(), container.pod.clone(), owner)
+}
+
 /// A process id. They end at 2^22.
-fn number(pid: u32) -> i32 {
+pub(super) fn number(pid: u32) -> i32 {
     i32::try_from(pid).unwrap_or(i32::MAX)
 }
 
 /// The executable with its arguments.
-fn command(process: &ProcessFacts) -> String {
-    let Some(exe) = &process.exe else { return String::new() };
+pub(super) fn command(exe: &str, process: &ProcessFacts) -> String {
+    if exe.is_empty() {
+        return String::new();
+    }
     let arguments = process.args.iter().flatten().skip(1).map(String::as_str);
-    std::iter::once(exe.as_str()).chain(arguments).collect::<Vec<_>>().join(" ")
+    std::iter::once(exe).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
-fn directory(path: &str) -> String {
+pub(super) fn directory(path: &str) -> String {
     if path.ends_with('/') { path.to_owned() } else { format!("{path}/") }
 }
 

@@ -5,6 +5,7 @@
 
 mod convert;
 mod host;
+mod log;
 mod message;
 
 pub use host::Host;

@@ -10,7 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use super::*;
 use crate::alerts;
 use crate::alerts::line::Container;
-use crate::alerts::{Format, ProcessFacts};
+use crate::alerts::{Format, ParentFacts, ProcessFacts};
 use crate::fake;
 
 const SCHEMA: &str = include_str!("../../proto/feeder.proto");
@@ -152,16 +152,16 @@ fn rules(kind: &str, action: Action) -> RuleSet {
 }
 
 fn facts() -> ProcessFacts {
+    let exe = Some("/usr/bin/containerd-shim-runc-v2".to_owned());
     ProcessFacts {
         exe: Some("/bin/bash".to_owned()),
         args: Some(vec!["bash".to_owned(), "-c".to_owned(), "python3 -m pydoc".to_owned()]),
         cwd: Some("/".to_owned()),
         tty: Some("pts0".to_owned()),
-        pid: Some(113),
-        host_parent_pid: Some(190_507),
-        parent_pid: Some(190_507),
-        parent_exe: Some("/usr/bin/containerd-shim-runc-v2".to_owned()),
+        ns_pid: Some(113),
+        parent: Some(ParentFacts { pid: 190_507, ns_pid: Some(190_507), exe }),
         exec_id: Some(824_416_229_130_095),
+        ..ProcessFacts::default()
     }
 }
 
@@ -186,10 +186,17 @@ fn an_alert_is_told_as_kubearmor_documents_it() {
 }
 
 #[test]
-fn our_own_line_is_what_it_was() {
+fn our_own_line_is_what_it_was_and_says_who_did_it() {
     let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
-    let expected = r#"{"schema":"portcullis.alert/1","time":"2025-12-16T05:37:19.127331Z","cpu":0,"sequence":7,"lostBefore":0,"verdict":"block","operation":"exec","class":"process","object":"/usr/bin/python3.6","objectCut":false,"reason":"rule","policy":"ksp-ubuntu-1-allow-proc-args","rule":{"kind":"KubeArmorPolicy","namespace":"multiubuntu","policy":"ksp-ubuntu-1-allow-proc-args","file":"/etc/portcullis/policies/a.yaml","line":12,"column":9,"field":"spec.process.matchPaths[0]","action":"block","severity":5,"tags":["MITRE","T1059"],"message":"block all arguments except allowedArgs"},"container":{"id":"4771ac3e9074","name":"ubuntu-1-container","image":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","namespace":"multiubuntu"},"generation":0,"process":{"pid":191949,"tid":0,"uid":0,"comm":"bash"}}"#;
+    let expected = r#"{"schema":"portcullis.alert/1","time":"2025-12-16T05:37:19.127331Z","cpu":0,"sequence":7,"lostBefore":0,"verdict":"block","operation":"exec","class":"process","object":"/usr/bin/python3.6","objectCut":false,"reason":"rule","policy":"ksp-ubuntu-1-allow-proc-args","rule":{"kind":"KubeArmorPolicy","namespace":"multiubuntu","policy":"ksp-ubuntu-1-allow-proc-args","file":"/etc/portcullis/policies/a.yaml","line":12,"column":9,"field":"spec.process.matchPaths[0]","action":"block","severity":5,"tags":["MITRE","T1059"],"message":"block all arguments except allowedArgs"},"container":{"id":"4771ac3e9074","name":"ubuntu-1-container","image":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","namespace":"multiubuntu"},"generation":0,"process":{"pid":191949,"tid":0,"uid":0,"comm":"bash","nsPid":113,"exe":"/bin/bash","args":["bash","-c","python3 -m pydoc"],"cwd":"/","tty":"pts0","execId":"824416229130095","parent":{"pid":190507,"nsPid":190507,"exe":"/usr/bin/containerd-shim-runc-v2"}}}"#;
     assert_eq!(std::str::from_utf8(alert.rendered(Format::Line)).unwrap(), expected);
+    let unknown = self::alert(&rules("KubeArmorPolicy", Action::Block), None, |_| {});
+    let (until, _) = expected.split_once(r#","nsPid""#).unwrap();
+    assert_eq!(
+        std::str::from_utf8(unknown.rendered(Format::Line)).unwrap(),
+        format!("{until}}}}}"),
+        "nothing more where it is not known"
+    );
     let first = alert.rendered(Format::Line).as_ptr();
     assert_eq!(alert.rendered(Format::Line).as_ptr(), first, "rendered once");
 }

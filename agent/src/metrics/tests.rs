@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::process::ProcessSample;
 use super::*;
-use crate::control::{AlertsStatus, ContainersStatus, NriStatus, PoliciesStatus, RefusalKind};
+use crate::control::{AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus, RefusalKind};
 use crate::reconcile::Trouble;
 
 fn agent() -> AgentStatus {
@@ -32,6 +32,16 @@ fn agent() -> AgentStatus {
         nri: NriStatus { required: true, connections: vec![connection, ConnectionStatus::default()] },
         alerts: AlertsStatus { alerts: 13, readers: 14, waiting: 15, lost: 16, trouble: None, feeder_trouble: None },
         metrics_trouble: None,
+        monitor: MonitorStatus {
+            loaded: true,
+            events: 41,
+            lost: 42,
+            missed: 43,
+            processes: 44,
+            evicted: 45,
+            ..MonitorStatus::default()
+        },
+        logs: LogsStatus { logs: 46, lost: 47, ..LogsStatus::default() },
     }
 }
 
@@ -76,6 +86,14 @@ fn every_number_of_a_sample_is_told() {
             "portcullis_unresolved_paths_total 25",
             "portcullis_denied_for_want_of_memory_total 26",
             "portcullis_repeated_walks_total 27",
+            "portcullis_monitor_loaded 1",
+            "portcullis_monitor_events_total 41",
+            "portcullis_monitor_events_lost_total 42",
+            "portcullis_monitor_events_missed_total 43",
+            "portcullis_monitor_processes 44",
+            "portcullis_monitor_processes_evicted_total 45",
+            "portcullis_logs_total 46",
+            "portcullis_logs_unread_total 47",
             "portcullis_nri_connected{socket=\"/run/\\\"nri\\\"\\n.sock\"} 1",
             "portcullis_nri_connected{socket=\"started-by-runtime\"} 0",
             "portcullis_nri_containers_total{socket=\"/run/\\\"nri\\\"\\n.sock\",outcome=\"created\"} 9",

@@ -33,6 +33,7 @@ impl Collector for Once {
         self.containers(&mut page)?;
         self.alerts(&mut page)?;
         self.kernel(&mut page)?;
+        self.monitor(&mut page)?;
         self.runtimes(&mut page)?;
         self.process(&mut page)
     }
@@ -98,6 +99,18 @@ impl Once {
             counts.busy,
         )?;
         page.counter("portcullis_repeated_walks", "Paths read again because a rename or a mount came between", counts.torn)
+    }
+
+    fn monitor(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (monitor, logs) = (&self.0.agent.monitor, &self.0.agent.logs);
+        page.gauge("portcullis_monitor_loaded", "1 where the monitor of processes is loaded", u64::from(monitor.loaded))?;
+        page.counter("portcullis_monitor_events", "Events of processes that the monitor raised", monitor.events)?;
+        page.counter("portcullis_monitor_events_lost", "Those of them that found no room", monitor.lost)?;
+        page.counter("portcullis_monitor_events_missed", "Events that the kernel skipped the monitor for", monitor.missed)?;
+        page.gauge("portcullis_monitor_processes", "Processes that are known", monitor.processes as u64)?;
+        page.counter("portcullis_monitor_processes_evicted", "Processes that were forgotten for want of room", monitor.evicted)?;
+        page.counter("portcullis_logs", "Events that are no alerts, told by the agent", logs.logs)?;
+        page.counter("portcullis_logs_unread", "Those that a reader did not get, counted for each reader", logs.lost)
     }
 
     fn runtimes(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -22,6 +22,12 @@ pub struct Key {
 }
 
 impl Key {
+    /// A process by what `/proc` says of its birth, in ticks.
+    #[must_use]
+    pub fn of_ticks(tgid: u32, ticks: u64) -> Key {
+        Key { tgid, started_ns: ticks.saturating_mul(TICK_NS) }
+    }
+
     /// Whether both name the same process. One of the two may come from `/proc`: its time is a multiple of ten milliseconds, within
     /// which no number is used twice.
     #[must_use]

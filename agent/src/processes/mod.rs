@@ -9,10 +9,12 @@
 //!
 //! Nothing here reads a clock or a file, but for [`seed`].
 
+mod facts;
 mod life;
 pub mod seed;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 pub use life::{Container, Exit, Image, Key, Process};
 use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::{EXEC, EXIT, FORK};
+pub use tree::Members;
 
 /// Most processes that are known, dead ones included. Each takes about 300 bytes besides its texts.
 const MAX_PROCESSES: usize = 65_536;
@@ -124,6 +127,22 @@ impl Processes {
         self.text_bytes += process.images.iter().map(|image| image.bytes()).sum::<usize>();
         self.change(process.key, |new| *new = process);
         self.expire(0);
+    }
+
+    /// Notes that those have ended of whom nothing was told since a time, and who were not among the living then, which are
+    /// sorted. Their ends were lost.
+    pub fn end_others(&mut self, alive: &[Key], at_ns: u64) {
+        // A key that is rounded is before those that it stands for.
+        let is_alive = |key: Key| {
+            let from = alive.partition_point(|other| other.tgid < key.tgid);
+            alive[from..].iter().take_while(|other| other.tgid == key.tgid).any(|other| other.is(key))
+        };
+        let others: Vec<Key> =
+            self.living.iter().filter(|(told_ns, key)| *told_ns < at_ns && !is_alive(*key)).map(|(_, key)| *key).collect();
+        for key in others {
+            self.change(key, |process| process.exit = Some(Exit { time_ns: at_ns, status: None }));
+        }
+        self.expire(at_ns);
     }
 
     /// The process that had this number at that time, if it is still known.

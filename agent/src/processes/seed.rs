@@ -3,19 +3,29 @@
 //! Read once, when the agent starts and the events have begun: what is born meanwhile is told by an event. `/proc` rounds the birth of a
 //! process to 10 ms, see [`Key::is`].
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_ebpf::monitor::abi::{ARGS_CUT, ARGS_MAX, PATH_UNLINKED};
 
+use rustix::fs::statfs;
+
 use super::life::TICK_NS;
 use super::{Image, Key, Process};
 
+/// include/uapi/linux/magic.h
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 /// Most bytes of a file of `/proc` that are read; `status` has about 1.5 KiB, and grows with the groups of a process.
 const MAX_BYTES: u64 = 64 << 10;
+
+/// Where the unified hierarchy of cgroups is: by itself, or beside the others on a hybrid host.
+const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// Every process below `proc`. One that ends meanwhile is left out, and so is the kernel's own thread.
 #[must_use]
@@ -31,7 +41,40 @@ pub fn read(proc: &Path) -> Vec<Process> {
         let at = stats.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
         Some(Key { tgid: pid, started_ns: stats[at].1.started_ns })
     };
-    stats.iter().filter_map(|(pid, stat)| one(&proc.join(pid.to_string()), key(*pid)?, key(stat.parent), stat.tty)).collect()
+    let mut cgroups = Cgroups::find();
+    let processes = stats.iter().filter_map(|(pid, stat)| {
+        let directory = proc.join(pid.to_string());
+        let mut process = one(&directory, key(*pid)?, key(stat.parent), stat.tty)?;
+        process.cgroup = cgroups.id(&bytes(&directory.join("cgroup")).unwrap_or_default());
+        Some(process)
+    });
+    processes.collect()
+}
+
+/// Cgroups by the paths that `/proc` tells.
+struct Cgroups {
+    root: Option<&'static Path>,
+    known: HashMap<Vec<u8>, u64>,
+}
+
+impl Cgroups {
+    fn find() -> Cgroups {
+        let is_unified = |root: &&Path| statfs(*root).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC);
+        Cgroups { root: CGROUP_ROOTS.iter().map(Path::new).find(is_unified), known: HashMap::new() }
+    }
+
+    /// The id of the cgroup that `/proc/<pid>/cgroup` tells, which is its directory's inode number (kernel: fs/kernfs/dir.c);
+    /// 0 where it can't be told.
+    fn id(&mut self, text: &[u8]) -> u64 {
+        let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"));
+        let (Some(root), Some(path)) = (self.root, path) else { return 0 };
+        if let Some(id) = self.known.get(path) {
+            return *id;
+        }
+        let id = fs::metadata(root.join(OsStr::from_bytes(path))).map_or(0, |directory| directory.ino());
+        self.known.insert(path.to_vec(), id);
+        id
+    }
 }
 
 fn one(directory: &Path, key: Key, parent: Option<Key>, tty: u32) -> Option<Process> {
@@ -137,6 +180,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_is_the_inode_of_its_directory() {
+        let temporary = tempfile::tempdir().unwrap();
+        fs::create_dir_all(temporary.path().join("a.slice/b (x)")).unwrap();
+        let root: &'static Path = Box::leak(temporary.path().to_owned().into_boxed_path());
+        let mut cgroups = Cgroups { root: Some(root), known: HashMap::new() };
+        let inode = fs::metadata(root.join("a.slice/b (x)")).unwrap().ino();
+        assert_eq!(cgroups.id(b"1:name=systemd:/other\n0::/a.slice/b (x)\n"), inode);
+        assert_eq!(cgroups.id(b"0::/\n"), fs::metadata(root).unwrap().ino());
+        for unknown in [&b""[..], b"1:cpu:/a.slice\n", b"0::/gone\n"] {
+            assert_eq!(cgroups.id(unknown), 0);
+        }
+        assert_eq!(Cgroups { root: None, known: HashMap::new() }.id(b"0::/\n"), 0);
+    }
+
+    #[test]
     fn terminals_have_the_names_of_their_drivers() {
         let name = |major: u32, minor: u32| {
             let name = terminal((major << 8) | (minor & 0xff) | ((minor & !0xff) << 12));
@@ -160,6 +218,7 @@ mod tests {
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().cast_unsigned());
         assert_eq!(me.parent.tgid, parent);
         assert_ne!((me.pid_ns, me.mnt_ns), (0, 0));
+        assert_eq!(me.cgroup, Cgroups::find().id(&bytes(Path::new("/proc/self/cgroup")).unwrap()));
         assert!(read(Path::new("/nonexistent")).is_empty());
     }
 }

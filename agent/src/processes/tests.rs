@@ -275,3 +275,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_is_not_found_among_the_living_has_ended_unseen() {
+    let events = [fork(SHELL, INIT), fork(CHILD, SHELL), fork((50, 30 * MS), SHELL), fork((60, 90 * MS), SHELL)];
+    let mut processes = table(&events);
+    // As /proc has it: rounded.
+    let alive = [Key { tgid: 40, started_ns: 0 }, Key { tgid: 50, started_ns: 30 * MS }];
+    processes.end_others(&alive, 80 * MS);
+    let ended = |tgid, at_ns| processes.get(tgid, at_ns).unwrap().process.exit;
+    assert_eq!((ended(40, 100 * MS), ended(50, 100 * MS)), (None, None));
+    assert_eq!(ended(60, 100 * MS), None, "born since");
+    assert_eq!(ended(41, 85 * MS), Some(Exit { time_ns: 80 * MS, status: None }));
+    assert!(processes.get(41, 100 * MS).is_none(), "whoever has its number then is somebody else");
+}

@@ -7,7 +7,7 @@ use portcullis_enforcer::Door;
 use portcullis_nri_plugin::Link;
 
 use super::*;
-use crate::control::{AgentStatus, Call, Client, Outcome, PolicyTable, Who};
+use crate::control::{AgentStatus, Call, Client, Outcome, PolicyTable, Tree, Who};
 use crate::fake::{FakeNode, policy};
 
 struct Place {
@@ -46,7 +46,7 @@ async fn place(sockets: &[&str]) -> Place {
 impl Place {
     async fn start(&mut self) {
         let node = Arc::clone(&self.node);
-        let service = Service::start(node, &self.settings, Alerts::default(), Messages::default()).await.unwrap();
+        let service = Service::start(node, &self.settings, Telemetry::default(), Messages::default()).await.unwrap();
         self.service = Some(service);
     }
 
@@ -104,7 +104,7 @@ async fn a_policy_that_is_written_reaches_every_known_container() {
     place.write_policy("a");
     let status = place.eventually("read", |status| status.policies.count == 1).await;
     assert_eq!((status.policies.generation, status.containers.known), (2, 50));
-    assert_eq!(place.node.state().refreshed.len(), 50);
+    place.node.eventually("every container is brought to it", |state| state.refreshed.len() == 50);
     let table: PolicyTable = place.ask(Call::Policies).await;
     assert_eq!((table.generation, table.policies.len(), table.policies[0].containers), (Some(2), 1, 50));
     assert_eq!((table.policies[0].id.as_str(), table.policies[0].line), ("KubeArmorPolicy/a", 11));
@@ -194,4 +194,17 @@ async fn a_reload_can_be_asked_for_by_signal_and_by_socket_alike() {
     place.service.as_ref().unwrap().reload().await;
     assert_eq!(place.node.state().reloads, 2);
     assert_eq!(place.service.as_ref().unwrap().summary(), "0 policies (generation 2), 0 containers not up to date");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_monitor_nobody_knows_processes_and_that_is_said() {
+    let place = place(&[]).await;
+    place.node.let_in("c1", Door::Hook, Some(7));
+    let path = place.settings.control_socket.clone();
+    let call = Call::Tree { container: "c1".to_owned() };
+    let asked = move || Client::connect(&path).unwrap().unwrap().call::<Tree>(call).unwrap_err().to_string();
+    let refused = tokio::task::spawn_blocking(asked).await.unwrap();
+    assert!(refused.contains("the monitor is not loaded: the configuration says so"), "{refused}");
+    let status: AgentStatus = place.ask(Call::Status).await;
+    assert_eq!((status.monitor.loaded, status.monitor.trouble), (false, None));
 }

@@ -2,11 +2,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::alerts::fanout::Fanout;
-use crate::control::{Client, ClientError, Line};
-use crate::fake::alert;
+use crate::alerts::Filter;
+use crate::control::{Client, ClientError, EventFormat, Line};
+use crate::fake::{alert, executed, named};
 
-struct Fake(Fanout<Alert>);
+struct Fake(Telemetry);
 
 impl Answers for Fake {
     fn answer(&self, call: Call) -> Result<serde_json::Value, Refusal> {
@@ -17,15 +17,15 @@ impl Answers for Fake {
         }
     }
 
-    fn subscribe(&self) -> Subscription<Alert> {
-        self.0.subscribe()
+    fn telemetry(&self) -> &Telemetry {
+        &self.0
     }
 }
 
 struct Place {
     _temporary: tempfile::TempDir,
     path: PathBuf,
-    fanout: Fanout<Alert>,
+    telemetry: Telemetry,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -33,10 +33,10 @@ fn place_for(uid: u32) -> Place {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("agent.sock");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let fanout = Fanout::default();
+    let telemetry = Telemetry::default();
     let socket = runtime.block_on(async { Socket::bind(&path, uid) }).unwrap();
-    runtime.spawn(serve(socket, Arc::new(Fake(fanout.clone()))));
-    Place { _temporary: temporary, path, fanout, runtime }
+    runtime.spawn(serve(socket, Arc::new(Fake(telemetry.clone()))));
+    Place { _temporary: temporary, path, telemetry, runtime }
 }
 
 fn place() -> Place {
@@ -61,7 +61,7 @@ impl Place {
     }
 
     fn publish(&self, number: u64, container: &str) {
-        self.fanout.publish(alert(number, b"/etc/shadow", container));
+        self.telemetry.alerts.publish(alert(number, b"/etc/shadow", container));
     }
 }
 
@@ -151,12 +151,16 @@ fn there_is_a_limit_to_connections_and_they_come_free_again() {
     }
 }
 
+fn of(container: &str) -> Wanted {
+    Wanted { filter: Filter { container: Some(container.to_owned()), ..Filter::default() }, ..Wanted::default() }
+}
+
 #[test]
 fn followers_get_what_waited_and_what_comes() {
     let place = place();
     place.publish(0, "aaaa");
     let mut client = place.client();
-    client.follow(None, Some(3), EventFormat::Json).unwrap();
+    client.follow(Wanted { count: Some(3), ..Wanted::default() }).unwrap();
     place.publish(1, "aaaa");
     place.publish(2, "bbbb");
     for number in 0..3 {
@@ -170,7 +174,7 @@ fn followers_get_what_waited_and_what_comes() {
 fn a_follower_may_want_one_container_and_be_patient() {
     let place = place();
     let mut client = place.client();
-    client.follow(Some("name-of-bbbb".to_owned()), None, EventFormat::Json).unwrap();
+    client.follow(of("name-of-bbbb")).unwrap();
     assert_eq!(client.next_line(Some(Duration::from_millis(50))).unwrap(), Line::Quiet);
     place.publish(0, "aaaa");
     place.publish(1, "bbbb");
@@ -181,8 +185,8 @@ fn a_follower_may_want_one_container_and_be_patient() {
 fn a_follower_may_want_kubearmors_format() {
     let place = place();
     let (mut ours, mut theirs) = (place.client(), place.client());
-    ours.follow(None, None, EventFormat::Json).unwrap();
-    theirs.follow(None, None, EventFormat::Kubearmor).unwrap();
+    ours.follow(Wanted::default()).unwrap();
+    theirs.follow(Wanted { format: EventFormat::Kubearmor, ..Wanted::default() }).unwrap();
     place.publish(1, "aaaa");
     assert_eq!(next(&mut ours)["object"], "/etc/shadow");
     let line = next(&mut theirs);
@@ -190,14 +194,46 @@ fn a_follower_may_want_kubearmors_format() {
 }
 
 #[test]
+fn a_follower_may_want_other_events_too() {
+    let place = place();
+    let (mut processes, mut all) = (place.client(), place.client());
+    processes.follow(Wanted { class: EventClass::Process, ..of("name-of-aaaa") }).unwrap();
+    all.follow(Wanted { class: EventClass::All, count: Some(3), ..Wanted::default() }).unwrap();
+    place.publish(1, "aaaa");
+    for container in ["bbbb", "aaaa"] {
+        place.telemetry.logs.publish(executed(Some(named(container))));
+    }
+    let line = next(&mut processes);
+    assert_eq!((&line["schema"], &line["container"]["id"]), (&"portcullis.process/1".into(), &"aaaa".into()));
+    assert_eq!(line["process"]["args"], serde_json::json!(["cat", "/etc/shadow"]));
+    let mut schemas: Vec<_> = (0..3).map(|_| next(&mut all)["schema"].as_str().unwrap().to_owned()).collect();
+    schemas.sort();
+    assert_eq!(schemas, ["portcullis.alert/1", "portcullis.process/1", "portcullis.process/1"]);
+    assert_eq!(all.next_line(Some(Duration::from_secs(5))).unwrap(), Line::End);
+}
+
+/// What older command lines send, and what newer ones may.
+#[test]
+fn what_is_wanted_is_said_in_one_line() {
+    let asked = |text: &str| request(text.as_bytes()).unwrap();
+    assert_eq!(asked(r#"{"v":1,"method":"events"}"#), Call::Events(Wanted::default()));
+    let line = r#"{"v":1,"method":"events","container":"web","count":3,"format":"kubearmor","class":"all","namespace":"n"}"#;
+    let Call::Events(wanted) = asked(line) else { panic!("{line}") };
+    assert_eq!((wanted.class, wanted.count, wanted.format), (EventClass::All, Some(3), EventFormat::Kubearmor));
+    assert_eq!((wanted.filter.container.as_deref(), wanted.filter.namespace.as_deref()), (Some("web"), Some("n")));
+    let sent = serde_json::to_vec(&Request { v: VERSION, call: Call::Events(wanted.clone()) }).unwrap();
+    assert_eq!(request(&sent).unwrap(), Call::Events(wanted));
+}
+
+#[test]
 fn a_follower_that_hangs_up_is_forgotten() {
     let place = place();
     let mut client = place.client();
-    client.follow(None, None, EventFormat::Json).unwrap();
-    assert_eq!(place.fanout.counters().readers, 1);
+    client.follow(Wanted::default()).unwrap();
+    assert_eq!(place.telemetry.alerts.counters().readers, 1);
     drop(client);
     let since = std::time::Instant::now();
-    while place.fanout.counters().readers > 0 {
+    while place.telemetry.alerts.counters().readers > 0 {
         assert!(since.elapsed() < Duration::from_secs(5));
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -207,13 +243,13 @@ fn a_follower_that_hangs_up_is_forgotten() {
 fn a_slow_follower_holds_up_nobody_and_is_told_what_it_lost() {
     let place = place();
     let (mut slow, mut fast) = (place.client(), place.client());
-    slow.follow(None, None, EventFormat::Json).unwrap();
-    fast.follow(None, None, EventFormat::Json).unwrap();
+    slow.follow(Wanted::default()).unwrap();
+    fast.follow(Wanted::default()).unwrap();
     const ALERTS: u64 = 20_000;
     const AT_ONCE: u64 = 100;
     let path = [b'x'; 200];
     for first in (0..ALERTS).step_by(AT_ONCE as usize) {
-        (first..first + AT_ONCE).for_each(|number| place.fanout.publish(alert(number, &path, "aaaa")));
+        (first..first + AT_ONCE).for_each(|number| place.telemetry.alerts.publish(alert(number, &path, "aaaa")));
         for number in first..first + AT_ONCE {
             assert_eq!(next(&mut fast)["sequence"], number);
         }

@@ -1,31 +1,42 @@
-//! `portcullis events`: denials and audited operations, one JSON line each, named by what is in the state directory. The lines are
-//! our own or KubeArmor's.
+//! `portcullis events`: denials and audited operations, and what containers execute, one line each: our own JSON or KubeArmor's, or
+//! for people.
 //!
-//! The kernel tells the index of the rule that decided, so nothing is matched again here and nothing is guessed. Its ring has one
-//! reader: the agent, if one runs, which then passes the same lines on.
+//! The kernel tells the index of the rule that decided, so nothing is matched again here and nothing is guessed. Its rings have one
+//! reader: the agent, if one runs, which then passes the same lines on. Without an agent alerts are read here, and named by what is
+//! in the state directory; who was who nobody knows then.
+
+mod shown;
 
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use portcullis_agent::alerts::Names;
 use portcullis_agent::alerts::clock::Clock;
-use portcullis_agent::control::{Client, EventFormat, LOST_SCHEMA, Line, Lost};
+use portcullis_agent::alerts::{Filter, Names};
+use portcullis_agent::control::{Client, EventClass, EventFormat, LOST_SCHEMA, Line, Lost, Wanted};
 use portcullis_agent::kubearmor::Host;
 use portcullis_ebpf::{Kernel, abi};
 use portcullis_enforcer::{Config, Enforcer};
 
 use crate::Answer;
-use crate::args::{self, EventOutput};
+use crate::args::{self, Class, EventOutput};
 use crate::failure::Failure;
+use crate::output;
 
 /// How long one wait for the ring lasts at most, so that a timeout is noticed.
 const TICK: Duration = Duration::from_secs(60);
 
 pub(crate) fn follow(config: Option<&Path>, asked: &args::Events) -> Result<Answer, Failure> {
+    if asked.class == Class::Process && (asked.verdict.is_some() || asked.rule.is_some()) {
+        return Err(Failure::NoVerdict);
+    }
     let config = Config::read(config)?;
+    if asked.output == EventOutput::Table {
+        output::line(&shown::header())?;
+    }
     match Client::connect(&config.control_socket())? {
         Some(client) => from_agent(client, asked),
+        None if asked.class != Class::Alert => Err(Failure::NoAgent),
         None => from_ring(config, asked),
     }
 }
@@ -51,39 +62,57 @@ impl Patience {
     }
 }
 
+fn filter(asked: &args::Events) -> Filter {
+    let args::Events { container, namespace, pod, image, verdict, rule, .. } = asked.clone();
+    Filter { container, namespace, pod, image, verdict: verdict.map(Into::into), rule }
+}
+
 fn format(asked: &args::Events) -> EventFormat {
     match asked.output {
-        EventOutput::Json => EventFormat::Json,
+        EventOutput::Json | EventOutput::Compact | EventOutput::Table => EventFormat::Json,
         EventOutput::Kubearmor => EventFormat::Kubearmor,
     }
 }
 
-fn print(line: &[u8]) -> Result<(), Failure> {
+fn raw(line: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
+/// Prints an event.
+fn print(line: &[u8], asked: &args::Events) -> Result<(), Failure> {
+    let show = match asked.output {
+        EventOutput::Json | EventOutput::Kubearmor => return raw(line),
+        EventOutput::Compact => shown::compact,
+        EventOutput::Table => shown::row,
+    };
+    // Only another version of the agent could say what is no JSON.
+    let told = serde_json::from_slice(line).map_err(|error| Failure::Output(error.into()))?;
+    output::line(&show(&told))
+}
+
 fn from_agent(mut client: Client, asked: &args::Events) -> Result<Answer, Failure> {
-    client.follow(asked.container.clone(), asked.count, format(asked))?;
+    client.follow(Wanted { class: asked.class.into(), filter: filter(asked), count: asked.count, format: format(asked) })?;
     let mut patience = Patience::new(asked);
     let mut left = asked.count;
     while !patience.is_over() {
         match client.next_line(patience.left())? {
             Line::Quiet => continue,
             Line::End => break,
-            Line::Text(text) => {
-                let lost = serde_json::from_slice::<Lost>(&text).ok().filter(|lost| lost.schema == LOST_SCHEMA);
-                // KubeArmor's format has no line for it.
-                if lost.is_none() || asked.output == EventOutput::Json {
-                    print(&text)?;
-                }
-                match lost {
-                    Some(Lost { lost, .. }) => {
-                        eprintln!("portcullis: {lost} alerts before this were lost: they came faster than they were read");
+            Line::Text(text) => match serde_json::from_slice::<Lost>(&text).ok().filter(|lost| lost.schema == LOST_SCHEMA) {
+                Some(Lost { lost, class, .. }) => {
+                    // The other formats have no line for it.
+                    if asked.output == EventOutput::Json {
+                        raw(&text)?;
                     }
-                    None => left = left.map(|left| left.saturating_sub(1)),
+                    let what = if class == EventClass::Alert { "alerts" } else { "events of processes" };
+                    eprintln!("portcullis: {lost} {what} before this were lost: they came faster than they were read");
                 }
-            }
+                None => {
+                    print(&text, asked)?;
+                    left = left.map(|left| left.saturating_sub(1));
+                }
+            },
         }
         patience.last = Instant::now();
     }
@@ -97,6 +126,7 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
     let mut events = kernel.events()?;
     let mut names = Names::new(enforcer.state().clone(), host);
     let clock = Clock::now();
+    let filter = filter(asked);
     let mut patience = Patience::new(asked);
     let mut left = asked.count;
     while left != Some(0) && !patience.is_over() {
@@ -106,8 +136,8 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
             continue;
         }
         let alert = names.alert(&event, clock.at(event.header.time_ns), None)?;
-        if asked.container.as_ref().is_none_or(|name| alert.is_of(name)) {
-            print(alert.rendered(format(asked).into()))?;
+        if filter.takes(&alert) {
+            print(alert.rendered(format(asked).into()), asked)?;
             left = left.map(|left| left - 1);
         }
     }

@@ -1,0 +1,130 @@
+//! How the agent is.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConnectionStatus, Trouble};
+
+/// How the agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it was started, in seconds since 1970.
+    pub started_at: u64,
+    /// Its policies.
+    pub policies: PoliciesStatus,
+    /// The containers it looks after.
+    pub containers: ContainersStatus,
+    /// Its connections to runtimes.
+    pub nri: NriStatus,
+    /// The alerts that go through it.
+    pub alerts: AlertsStatus,
+    /// Why nobody can read metrics, where the configuration says that somebody may.
+    #[serde(default)]
+    pub metrics_trouble: Option<String>,
+    /// The monitor of processes.
+    #[serde(default)]
+    pub monitor: MonitorStatus,
+    /// The other events that go through it.
+    #[serde(default)]
+    pub logs: LogsStatus,
+}
+
+/// The agent's policies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoliciesStatus {
+    /// Counts how often they were read.
+    pub generation: u64,
+    /// When they were read last, in seconds since 1970.
+    pub read_at: u64,
+    /// How many there are.
+    pub count: usize,
+    /// Things wrong with policy files.
+    pub problems: usize,
+    /// Why they could not be read the last time; then those that were read before are in force.
+    pub unreadable: Option<String>,
+}
+
+/// The agent's containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainersStatus {
+    /// Those that doors have let in.
+    pub known: usize,
+    /// Those that were stopped and have tasks left, under their policy.
+    pub leaving: usize,
+    /// Those whose policies are not up to date.
+    pub troubles: Vec<Trouble>,
+}
+
+/// The agent's connections to runtimes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NriStatus {
+    /// Whether there has to be one, by the configuration.
+    pub required: bool,
+    /// Each of them.
+    pub connections: Vec<ConnectionStatus>,
+}
+
+/// The alerts that go through the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertsStatus {
+    /// Alerts since it was started.
+    pub alerts: u64,
+    /// Those who follow them now.
+    pub readers: u64,
+    /// Alerts that wait for somebody to follow.
+    pub waiting: u64,
+    /// Alerts that a follower did not get because it read too slowly, or nobody followed for long; counted for each.
+    #[serde(default)]
+    pub lost: u64,
+    /// Why they are not read.
+    pub trouble: Option<String>,
+    /// Why nobody can follow them in KubeArmor's protocol.
+    #[serde(default)]
+    pub feeder_trouble: Option<String>,
+}
+
+/// The monitor of processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitorStatus {
+    /// Whether there has to be one, by the configuration.
+    pub required: bool,
+    /// Whether there is one.
+    pub loaded: bool,
+    /// Why there is none, though it is wanted, or why its events are not read.
+    pub trouble: Option<String>,
+    /// Whether what the host's processes execute is told.
+    pub host: bool,
+    /// Events of processes that it raised.
+    pub events: u64,
+    /// Those that found no room in the ring.
+    pub lost: u64,
+    /// Events that the kernel skipped the program for; see `ARCHITECTURE.md`.
+    pub missed: u64,
+    /// Processes that are known, those that ended a moment ago included.
+    pub processes: usize,
+    /// Processes that were forgotten for want of room.
+    pub evicted: u64,
+}
+
+/// Events that are no alerts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogsStatus {
+    /// Events since the agent was started.
+    pub logs: u64,
+    /// Those who follow them now.
+    pub readers: u64,
+    /// Events that wait for somebody to follow.
+    pub waiting: u64,
+    /// Events that a follower did not get, as for alerts.
+    pub lost: u64,
+}

@@ -1,0 +1,60 @@
+//! An event that is no alert, as KubeArmor tells it.
+
+use std::collections::BTreeMap;
+
+use super::convert::{command, directory, number, pod};
+use super::message::{ExecEvent, Log};
+use crate::alerts::ProcessFacts;
+use crate::logs;
+
+impl From<&logs::Log> for Log {
+    fn from(log: &logs::Log) -> Log {
+        let line = &log.line;
+        let unknown = ProcessFacts::default();
+        let process = line.process.facts.as_ref().unwrap_or(&unknown);
+        let parent = process.parent.as_ref();
+        let parent_exe = parent.and_then(|parent| parent.exe.clone()).unwrap_or_default();
+        let exe = process.named_exe().unwrap_or_default();
+        let mut event_data = BTreeMap::from([("Syscall".to_owned(), "SYS_EXECVE".to_owned())]);
+        if line.lost_before > 0 {
+            event_data.insert("LostBefore".to_owned(), line.lost_before.to_string());
+        }
+        let mut told = Log {
+            timestamp: log.seconds,
+            updated_time: line.time.clone(),
+            cluster_name: log.host.cluster.clone(),
+            host_name: log.host.name.clone(),
+            parent_process_name: parent_exe.clone(),
+            process_name: exe.to_owned(),
+            host_ppid: parent.map_or(0, |parent| number(parent.pid)),
+            host_pid: number(line.process.pid),
+            ppid: parent.and_then(|parent| parent.ns_pid).map_or(0, number),
+            pid: process.ns_pid.map_or(0, number),
+            uid: line.process.uid.cast_signed(),
+            r#type: if log.is_of_host { "HostLog" } else { "ContainerLog" }.to_owned(),
+            source: parent_exe,
+            operation: "Process".to_owned(),
+            resource: command(exe, process),
+            // One of two system calls; readers of this format look for this one.
+            data: "syscall=SYS_EXECVE".to_owned(),
+            event_data,
+            result: "Passed".to_owned(),
+            cwd: process.named_cwd().map(directory).unwrap_or_default(),
+            tty: process.tty.clone().unwrap_or_default(),
+            exec_event: Some(ExecEvent {
+                exec_id: process.exec_id.map(|id| id.to_string()).unwrap_or_default(),
+                executable_name: line.process.comm.clone(),
+            }),
+            node_id: log.host.id.clone(),
+            ..Log::default()
+        };
+        if let Some(container) = &line.container {
+            told.container_id.clone_from(&container.id);
+            told.container_name.clone_from(&container.name);
+            told.container_image.clone_from(&container.image);
+            told.labels.clone_from(&container.labels);
+            (told.namespace_name, told.pod_name, told.owner) = pod(container);
+        }
+        told
+    }
+}

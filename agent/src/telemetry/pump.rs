@@ -1,0 +1,108 @@
+//! From the kernel's rings to the readers: the one thread that waits for events.
+//!
+//! What an alert says of its process comes from events of another ring, which may be read later than they happened. So whatever
+//! is in that ring is read before an alert is named, within a limit. Rings of other classes of events join in here.
+
+use std::time::{Duration, Instant};
+
+use portcullis_ebpf::Event;
+use portcullis_ebpf::monitor::ProcessEvent;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use tracing::warn;
+
+use super::ring::{Ring, Source};
+use super::teller::Teller;
+
+/// How long one wait lasts at most; then the clocks are compared anew.
+const TICK: Duration = Duration::from_secs(600);
+/// Most events of processes that are read before one alert. Each takes microseconds, and the ring holds about 20,000: what is left
+/// behind, the next alerts make up for.
+pub(super) const MAX_PER_ALERT: usize = 4096;
+/// How often so many are read at once when a ring was opened: more than it holds.
+const BACKLOG: usize = 8;
+/// How long a failed wait is followed by none.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The thread's work.
+pub(super) struct Pump<A, P> {
+    alerts: Source<A>,
+    processes: Option<Source<P>>,
+    teller: Teller,
+}
+
+impl<A: Ring<Event = Event>, P: Ring<Event = ProcessEvent>> Pump<A, P> {
+    pub(super) fn new(alerts: Source<A>, processes: Option<Source<P>>, teller: Teller) -> Pump<A, P> {
+        Pump { alerts, processes, teller }
+    }
+
+    /// Works for as long as this process lives.
+    pub(super) fn run(mut self) {
+        let mut compared = Instant::now();
+        loop {
+            self.open();
+            if compared.elapsed() >= TICK {
+                self.teller.compare_clocks();
+                compared = Instant::now();
+            }
+            if self.turn() {
+                continue;
+            }
+            if let Err(error) = self.wait() {
+                warn!("waiting for the kernel's events failed: {error}");
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    /// Opens what is due to be.
+    pub(super) fn open(&mut self) {
+        let now = Instant::now();
+        // First who is who: alerts may wait to be named by it.
+        if self.processes.as_mut().is_some_and(|source| source.open_in_time(now)) {
+            // What happened while nobody read.
+            for _ in 0..BACKLOG {
+                if !self.read_processes() {
+                    break;
+                }
+            }
+            self.teller.look_around();
+        }
+        self.alerts.open_in_time(now);
+    }
+
+    /// One alert and the events that may explain it. Whether there may be more to do.
+    pub(super) fn turn(&mut self) -> bool {
+        let alert = self.alerts.take();
+        let is_behind = self.read_processes();
+        if let Some(alert) = &alert {
+            self.teller.alert(alert);
+        }
+        alert.is_some() || is_behind
+    }
+
+    /// Reads events of processes. Whether there may be more.
+    fn read_processes(&mut self) -> bool {
+        let Some(source) = &mut self.processes else { return false };
+        for _ in 0..MAX_PER_ALERT {
+            match source.take() {
+                Some(event) => self.teller.process(&event),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn wait(&self) -> Result<(), Errno> {
+        let now = Instant::now();
+        let rest = self.processes.as_ref().map_or(Duration::MAX, |source| source.rest(now));
+        let rest = rest.min(self.alerts.rest(now)).min(TICK);
+        let open = self.alerts.fd().into_iter().chain(self.processes.as_ref().and_then(Source::fd));
+        let mut open: Vec<PollFd<'_>> = open.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX), tv_nsec: rest.subsec_nanos().into() };
+        match poll(&mut open, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the agent makes of it: alerts that say who it was, executions as events, and the tree of a container.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use portcullis_ebpf::monitor::{Monitor, Visibility};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::bundle::Bundle;
+use crate::guest::{self, COMMAND_LIMIT, Guest};
+use crate::process::{self, Dialogue, Talk};
+use crate::report::Report;
+use crate::runtime::{Runtime, START_LIMIT};
+use crate::{Failure, Result, image};
+
+const POLICY: &str = "\
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata:
+  name: secret
+  namespace: default
+spec:
+  selector:
+    matchLabels:
+      app: monitored
+  file:
+    matchPaths:
+      - path: /srv/secret
+  action: Block
+";
+
+/// From the agent's start until it answers, under emulation.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// From SIGTERM to its end.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Between two questions whether it is ready.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Where every program of the image is.
+const PROGRAM: &str = "/usr/bin/busybox";
+/// A denial in another directory than the first, by a child of the first process.
+const SCRIPT: [&str; 3] = ["/bin/sh", "-c", "cd /srv; /bin/cat /srv/secret 'two words'; exit 3"];
+const ARGUMENTS: [&str; 3] = ["/bin/cat", "/srv/secret", "two words"];
+
+/// Runs this part of the suite. Nobody else may read the kernel's rings.
+pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
+    let mut guest = guest.clone();
+    guest.settings.push_str("nri:\n  enabled: false\nmonitor:\n  enabled: true\n");
+    guest.configure("enforce", "audit")?;
+    guest.set_policies(&[("secret", POLICY)])?;
+    let root = guest.work.join("monitor/agent-root");
+    image::make(&root)?;
+    guest::make_directory(&root.join("srv"))?;
+    guest::write(&root.join("srv/secret"), b"secret\n")?;
+    let mut agent = Dialogue::start(guest.command().arg("agent"))?;
+    report.run("monitor/agent/ready", || ready(&guest, &mut agent));
+    for runtime in guest.runtimes.iter().copied() {
+        let bundle = |arguments: &[&str]| {
+            let mut bundle = Bundle::new("monitored", &root, arguments);
+            bundle.facts.labels.insert("app".to_owned(), "monitored".to_owned());
+            bundle
+        };
+        let name = runtime.name();
+        report.run(&format!("monitor/agent/{name}/own-lines"), || own_lines(&guest, runtime, &bundle(&SCRIPT)));
+        report.run(&format!("monitor/agent/{name}/kubearmor"), || kubearmor(&guest, runtime, &bundle(&SCRIPT)));
+        let waits = ["/bin/sh", "-c", "echo up; /bin/cat /dev/stdin -; exit 0"];
+        report.run(&format!("monitor/agent/{name}/tree"), || tree(&guest, runtime, &bundle(&waits)));
+    }
+    report.run("monitor/agent/host-is-not-told", || host_is_not_told(&guest));
+    report.run("monitor/agent/status", || {
+        let status = status(&guest)?["agent"]["monitor"].clone();
+        let is_well = status["events"].as_u64() > Some(0) && status["processes"].as_u64() > Some(0);
+        let told = status.to_string();
+        println!("# monitor: the agent says {told}");
+        Ok(if is_well && status["lost"] == 0 && status["trouble"].is_null() { Ok(()) } else { Err(told) })
+    });
+    agent.signal(Signal::TERM);
+    let code = agent.close(STOP_LIMIT);
+    report.check("monitor/agent/stop", if code == Some(0) { Ok(()) } else { Err(format!("{code:?}: {}", agent.errors())) });
+    let left = Monitor::open().and_then(|monitor| monitor.visibility()).map_err(super::unusable)?;
+    let is_quiet = left == Visibility::default();
+    report
+        .check("monitor/agent/leaves-it-quiet", if is_quiet { Ok(()) } else { Err(format!("{left:?}, though nobody reads it")) });
+    Ok(())
+}
+
+fn status(guest: &Guest) -> Result<Value> {
+    let outcome = guest.portcullis(&["status", "-o", "json"])?;
+    serde_json::from_str(&outcome.stdout)
+        .map_err(|_| Failure::Answer { what: "portcullis status".to_owned(), text: outcome.stdout + &outcome.stderr })
+}
+
+fn ready(guest: &Guest, agent: &mut Dialogue) -> Result<std::result::Result<(), String>> {
+    let since = Instant::now();
+    while since.elapsed() < READY_LIMIT && agent.running() {
+        let monitor = status(guest)?["agent"]["monitor"].clone();
+        if monitor["loaded"] == true && monitor["trouble"].is_null() && monitor["processes"].as_u64() > Some(0) {
+            return Ok(Ok(()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(Err(agent.errors()))
+}
+
+/// Everything that the agent has to tell, once nothing more comes.
+fn told(guest: &Guest, arguments: &[&str]) -> Result<Vec<Value>> {
+    let arguments = [&["events", "--class", "all", "--timeout", "3"][..], arguments].concat();
+    let outcome = guest.portcullis(&arguments)?;
+    Ok(outcome.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The only one of these; what was wrong otherwise.
+fn only<'a>(lines: &'a [Value], what: &str, is_it: impl Fn(&Value) -> bool) -> std::result::Result<&'a Value, String> {
+    let found: Vec<&Value> = lines.iter().filter(|line| is_it(line)).collect();
+    match found[..] {
+        [one] => Ok(one),
+        _ => Err(format!("{what} was told {} times in {lines:#?}", found.len())),
+    }
+}
+
+/// What differs, by the pointer to it.
+fn differences(line: &Value, expected: &[(&str, Value)]) -> std::result::Result<(), String> {
+    let differs = |(pointer, value): &&(&str, Value)| line.pointer(pointer) != Some(value);
+    let all: Vec<&str> = expected.iter().filter(differs).map(|(pointer, _)| *pointer).collect();
+    if all.is_empty() { Ok(()) } else { Err(format!("{all:?} are other than expected in {line:#}")) }
+}
+
+fn own_lines(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::result::Result<(), String>> {
+    told(guest, &[])?;
+    runtime.run(guest, bundle)?;
+    let lines = told(guest, &["--container", "monitored"])?;
+    let process = [
+        ("/container/name", json!("monitored")),
+        ("/process/exe", json!(PROGRAM)),
+        ("/process/args", json!(ARGUMENTS)),
+        ("/process/cwd", json!("/srv")),
+        ("/process/parent/exe", json!(PROGRAM)),
+        ("/process/parent/nsPid", json!(1)),
+    ];
+    let check = || {
+        let alert = only(&lines, "the denial", |line| line["schema"] == "portcullis.alert/1")?;
+        differences(alert, &process)?;
+        differences(alert, &[("/verdict", json!("block")), ("/object", json!("/srv/secret"))])?;
+        let is_cat = |line: &Value| line["schema"] == "portcullis.process/1" && line["process"]["args"] == json!(ARGUMENTS);
+        let execution = only(&lines, "the execution", is_cat)?;
+        differences(execution, &process)?;
+        let same = ["/process/pid", "/process/nsPid", "/process/execId", "/process/parent/pid"];
+        let same = same.map(|pointer| (pointer, execution.pointer(pointer).cloned().unwrap_or_default()));
+        differences(alert, &same)?;
+        let is_first = |line: &Value| line["schema"] == "portcullis.process/1" && line["process"]["args"] == json!(SCRIPT);
+        let first = only(&lines, "the entrypoint", is_first)?;
+        differences(first, &[("/process/nsPid", json!(1)), ("/process/parent/nsPid", json!(0))])
+    };
+    Ok(check())
+}
+
+fn kubearmor(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::result::Result<(), String>> {
+    told(guest, &[])?;
+    runtime.run(guest, bundle)?;
+    let lines = told(guest, &["--namespace", "default", "-o", "kubearmor"])?;
+    let command = ARGUMENTS.join(" ").replacen("/bin/cat", PROGRAM, 1);
+    let process = [
+        ("/ProcessName", json!(PROGRAM)),
+        ("/ParentProcessName", json!(PROGRAM)),
+        ("/PPID", json!(1)),
+        ("/Cwd", json!("/srv/")),
+        ("/ContainerName", json!("monitored")),
+        ("/NamespaceName", json!("default")),
+    ];
+    let check = || {
+        let alert = only(&lines, "the denial", |line| line["Type"] == "MatchedPolicy")?;
+        differences(alert, &process)?;
+        differences(alert, &[("/Source", json!(command)), ("/Resource", json!("/srv/secret"))])?;
+        let log = only(&lines, "the execution", |line| line["Type"] == "ContainerLog" && line["Resource"] == json!(command))?;
+        differences(log, &process)?;
+        differences(log, &[("/Source", json!(PROGRAM)), ("/Operation", json!("Process")), ("/Result", json!("Passed"))])
+    };
+    Ok(check())
+}
+
+fn tree(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::result::Result<(), String>> {
+    let mut container = runtime.start(guest, bundle)?;
+    container.line(START_LIMIT)?;
+    let since = Instant::now();
+    let mut last = String::new();
+    // The child may not have been started when the shell says that it is up.
+    while since.elapsed() < READY_LIMIT {
+        let drawn = guest.portcullis(&["tree", "monitored"])?;
+        last = drawn.stdout + &drawn.stderr;
+        let has = |line: &&str| line.starts_with("└─ ") && line.ends_with(&format!("{PROGRAM} /dev/stdin -"));
+        let lines: Vec<&str> = last.lines().collect();
+        if lines.len() == 3 && lines[0] == "monitored  monitored" && lines[1].contains(" (1)  ") && has(&lines[2]) {
+            container.stop();
+            return Ok(Ok(()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(Err(last))
+}
+
+fn host_is_not_told(guest: &Guest) -> Result<std::result::Result<(), String>> {
+    let word = format!("portcullis-{}", std::process::id());
+    process::must(Command::new("true").arg(&word), b"", COMMAND_LIMIT)?;
+    let lines = told(guest, &[])?;
+    let of_host = lines.iter().find(|line| line.to_string().contains(&word));
+    Ok(of_host.map_or(Ok(()), |line| Err(line.to_string())))
+}
