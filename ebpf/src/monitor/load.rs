@@ -68,6 +68,7 @@ pub(crate) fn load(
     }
     hand_over(&own, &build)?;
     own.keep_only(&build)?;
+    own.clear_other_layouts()?;
     Ok(notes)
 }
 

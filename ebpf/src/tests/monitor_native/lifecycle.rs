@@ -132,6 +132,20 @@ fn an_upgrade_misses_nothing() {
 }
 
 #[test]
+fn a_monitor_of_another_layout_is_taken_out() {
+    let Some(room) = Room::new("layouts") else {
+        return;
+    };
+    drop(load(&room, Sizes::default()));
+    let old = room.root().join(format!("monitor-v{}", abi::LAYOUT - 1));
+    fs::rename(directory(&room), &old).expect("what an older build has left");
+    let enforcement = room.load(Options::default()).expect("enforcement");
+    load(&room, Sizes::default());
+    assert!(!old.exists());
+    assert!(!enforcement.programs().expect("programs").is_empty(), "enforcement of any layout stays");
+}
+
+#[test]
 fn the_monitor_is_opened_again_and_taken_out() {
     let Some(room) = Room::new("again") else {
         return;
