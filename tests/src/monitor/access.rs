@@ -12,6 +12,7 @@ use super::unusable;
 use crate::bundle::Bundle;
 use crate::conformance::driver;
 use crate::guest::{self, Guest};
+use crate::image::Overlay;
 use crate::process::Talk as _;
 use crate::report::Report;
 use crate::runtime::{Runtime, START_LIMIT};
@@ -116,8 +117,17 @@ pub(super) fn run(guest: &Guest, report: &mut Report, monitor: &Monitor, events:
         report.fail("monitor/access", "no runtime is installed");
         return;
     };
-    if let Err(error) = container(guest, report, monitor, events, root, runtime) {
+    let all = [("access", Classes::FILE, files()), ("access", Classes::NETWORK, sockets())];
+    if let Err(error) = container(guest, report, monitor, events, root, runtime, &all, &CAPABILITIES) {
         report.fail("monitor/access", error);
+    }
+    // An overlay opens its layer's file behind each that is asked for, and copies it up before it changes.
+    let overlay = Overlay::mount(root, &guest.work.join("monitor/overlay")).and_then(|overlay| {
+        let files = [("overlay", Classes::FILE, files())];
+        container(guest, report, monitor, events, &overlay.merged, runtime, &files, &[])
+    });
+    if let Err(error) = overlay {
+        report.fail("monitor/overlay", error);
     }
     report.run("monitor/access/host", || {
         let told = |classes: Classes, events: &mut AccessEvents| -> Result<Vec<AccessEvent>> {
@@ -153,6 +163,7 @@ pub(super) fn drain(events: &mut AccessEvents) -> Result<Vec<AccessEvent>> {
     Ok(all)
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a container is run with, and what it is asked to do")]
 fn container(
     guest: &Guest,
     report: &mut Report,
@@ -160,26 +171,30 @@ fn container(
     events: &mut AccessEvents,
     root: &Path,
     runtime: Runtime,
+    operations: &[(&str, Classes, Vec<Case<'static>>)],
+    capabilities: &[(&str, u32, u32)],
 ) -> Result<()> {
+    guest::remove_tree(&root.join("data"))?;
+    guest::make_directory(&root.join("data"))?;
     guest::write(&root.join("srv/secret"), b"secret")?;
     let mut bundle = Bundle::new("accessed", root, &["/probe", "--drive"]);
     bundle.facts.labels.insert("app".to_owned(), "monitored".to_owned());
     let mut probe = runtime.start(guest, &bundle)?;
     probe.line(START_LIMIT)?;
     monitor.set_window(Duration::ZERO).map_err(unusable)?;
-    for (class, cases) in [(Classes::FILE, files()), (Classes::NETWORK, sockets())] {
-        monitor.set_visibility(Visibility { host: Classes::NONE, containers: class }).map_err(unusable)?;
+    for (name, class, cases) in operations {
+        monitor.set_visibility(Visibility { host: Classes::NONE, containers: *class }).map_err(unusable)?;
         for (line, wanted) in cases {
-            report.run(&format!("monitor/access/{}", line.replace('\t', " ")), || {
+            report.run(&format!("monitor/{name}/{}", line.replace('\t', " ")), || {
                 drain(events)?;
                 driver::ask(&mut probe, &format!("1\t-\t-1\t{line}"))?;
-                Ok(compare(&drain(events)?, &wanted))
+                Ok(compare(&drain(events)?, wanted))
             });
         }
     }
     let classes = Classes::CAPABILITY;
     monitor.set_visibility(Visibility { host: Classes::NONE, containers: classes }).map_err(unusable)?;
-    for (line, number, result) in CAPABILITIES {
+    for &(line, number, result) in capabilities {
         report.run(&format!("monitor/access/{}", line.replace('\t', " ")), || {
             drain(events)?;
             driver::ask(&mut probe, &format!("1\t-\t-1\t{line}"))?;
