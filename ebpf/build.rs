@@ -31,6 +31,9 @@ struct {
 	enum pc_op op;
 	struct pc_mon_config monitor_config;
 	struct pc_mon_process process;
+	struct pc_mon_access access;
+	struct pc_mon_repeat repeat;
+	struct pc_mon_repeated repeated;
 	struct pc_mon_stats monitor_stats;
 	enum pc_mon_kind monitor_kind;
 } pc_layout;

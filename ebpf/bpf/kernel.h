@@ -22,6 +22,7 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s64 s64;
 typedef _Bool bool;
 #define true 1
 #define false 0
@@ -82,7 +83,9 @@ struct inode {
 	unsigned short i_mode;
 	kuid_t i_uid;
 	struct super_block *i_sb;
+	unsigned long i_ino;
 	unsigned int i_nlink;
+	u32 i_generation;
 };
 
 struct dentry {
@@ -176,6 +179,7 @@ struct kernfs_node {
 };
 
 struct cgroup_subsys_state {
+	struct cgroup *cgroup;
 	struct cgroup_subsys_state *parent;
 };
 
@@ -222,8 +226,18 @@ struct iattr {
 	unsigned int ia_valid;
 };
 
+struct in6_addr {
+	u8 bytes[16];
+};
+
 struct sock_common {
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	u16 skc_dport; /* big-endian, unlike the next */
+	u16 skc_num;
 	unsigned short skc_family;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 };
 
 struct sock {
@@ -236,12 +250,25 @@ struct socket {
 	struct sock *sk;
 };
 
-struct msghdr {
-	void *msg_name;
-	unsigned int msg_flags;
+struct sockaddr_un {
+	unsigned short sun_family;
 };
 
-struct sockaddr;
+struct unix_address {
+	int len; /* of the name, with its family */
+	struct sockaddr_un name[1];
+};
+
+struct unix_sock {
+	struct unix_address *addr;
+	struct sock *peer;
+};
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
+	unsigned int msg_flags;
+};
 
 struct bpf_map {
 	char name[16];

@@ -4,5 +4,8 @@
  * loaded, and comes and goes without touching what is in force.
  */
 #include "monitor_process.h"
+#include "monitor_file.h"
+#include "monitor_network.h"
+#include "monitor_capability.h"
 
 char LICENSE[] SEC("license") = "GPL";

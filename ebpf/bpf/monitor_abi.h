@@ -9,15 +9,31 @@
 #ifndef PORTCULLIS_MONITOR_ABI_H
 #define PORTCULLIS_MONITOR_ABI_H
 
-#define PC_MON_LAYOUT 1u
+#define PC_MON_LAYOUT 2u
 
 /* ---- configuration, one element ------------------------------------------------------------------------------------- */
-#define PC_MON_HOST 0x1u      /* processes of the host are told */
-#define PC_MON_CONTAINER 0x2u /* and those of containers: labelled, or in a pid namespace other than the first */
+/* Classes of what is told; the numbers of the operations of each are in abi.h, enum pc_op. */
+#define PC_MON_CLASS_PROCESS 0x1u    /* births, executions, ends */
+#define PC_MON_CLASS_FILE 0x2u       /* PC_OP_READ .. PC_OP_TRUNCATE */
+#define PC_MON_CLASS_NETWORK 0x4u    /* PC_OP_SOCKET .. PC_OP_SEND */
+#define PC_MON_CLASS_CAPABILITY 0x8u /* PC_OP_CAPABLE */
+
+/* Cgroups that can have classes of their own. */
+#define PC_MON_OVERRIDES_MAX 1024u
+/* So many levels up an override still counts: runtimes and init systems make cgroups below a container's. */
+#define PC_MON_OVERRIDE_LEVELS 8u
+
+/* How long the same is only counted after it was told, if nobody says otherwise. */
+#define PC_MON_WINDOW_NS 1000000000u
 
 struct pc_mon_config {
 	unsigned int layout;
-	unsigned int visible; /* PC_MON_HOST | PC_MON_CONTAINER; 0: nothing is told, and a program ends after this look */
+	unsigned int any;        /* every class that is told of somebody; a program of another class ends after this look */
+	unsigned int host;       /* classes told of the host's processes */
+	unsigned int containers; /* and of containers': labelled, or in a pid namespace other than the first */
+	unsigned int overrides;  /* entries of pc_mon_override, which come before either; 0 saves the look */
+	unsigned int zero;
+	unsigned long long window_ns; /* repeats within it are counted and not told; 0: each is told */
 	/*
 	 * Only programs of this build speak. During an upgrade two are attached, and one store hands over from the old to the new:
 	 * what happens in that very instant may be told twice, and is never lost.
@@ -90,10 +106,83 @@ struct pc_mon_process {
 	char tty[16];               /* name of the controlling terminal, empty without one */
 };
 
-/* per-CPU counters, one element */
+/* ---- accesses ------------------------------------------------------------------------------------------------------- */
+/* Longest address of a socket (sizeof struct sockaddr_storage, include/uapi/linux/socket.h). */
+#define PC_MON_ADDRESS_MAX 128u
+
+/*
+ * What a process asked of the kernel, and what the security modules answered. Followed by path_len bytes of a path, second_len
+ * bytes of a second one and address_len bytes of a socket's address, a struct sockaddr as the kernel holds it.
+ *
+ *   READ, WRITE           path; arg: flags as of open(2)
+ *   CREATE, MKNOD         path; arg: mode, device
+ *   MKDIR, CHMOD          path; arg: mode
+ *   CHOWN                 path; arg: user and group, 0xffffffff where they stay
+ *   UNLINK, RMDIR, TRUNCATE   path
+ *   RENAME                old and new path; arg: flags as of renameat2(2)
+ *   LINK                  old and new path
+ *   SYMLINK               path, and as the second what it leads to, as written
+ *   SOCKET                arg: family, type, protocol
+ *   CONNECT, BIND, SEND   the address that was asked for; arg as SOCKET
+ *   LISTEN                the socket's own address; arg as SOCKET
+ *   ACCEPT                the peer's address; arg as SOCKET
+ *   CAPABLE               arg: the capability
+ */
+struct pc_mon_access {
+	unsigned int op;            /* enum pc_op */
+	unsigned int cpu;
+	unsigned long long seq;     /* per CPU, counts every access that was to be told, delivered or lost */
+	unsigned long long time_ns; /* CLOCK_BOOTTIME, like the next */
+	unsigned long long started_ns; /* with tgid the process, see above */
+	unsigned long long cgroup;
+	unsigned int slot;          /* PC_MON_NO_SLOT outside */
+	unsigned int epoch;
+	unsigned int tgid;
+	unsigned int tid;
+	unsigned int uid;           /* fsuid, initial user namespace */
+	unsigned int pid_ns;        /* inode number */
+	unsigned int mnt_ns;
+	unsigned int result;        /* 0, or the number of the error that the security modules gave */
+	unsigned long long repeats; /* of the same that were counted and not told, since it was told the last time */
+	unsigned int arg[3];
+	unsigned int path_flags;    /* PC_MON_PATH_* */
+	unsigned int second_flags;
+	unsigned int path_len;
+	unsigned int second_len;
+	unsigned int address_len;
+	char comm[16];              /* of the thread, padded with zeros */
+};
+
+/* Most kinds of access that are remembered at a time; the least recently used is forgotten first. */
+#define PC_MON_REPEATS_MAX 16384u
+#define PC_MON_OBJECT_MAX 64u
+
+/* Two accesses are the same when all of this is. */
+struct pc_mon_repeat {
+	unsigned long long started_ns;
+	unsigned int tgid;
+	unsigned short op;
+	unsigned short result;
+	unsigned int arg[3];
+	unsigned int object_len;
+	unsigned char object[PC_MON_OBJECT_MAX]; /* file or address, see monitor_access.h */
+};
+
+struct pc_mon_repeated {
+	unsigned long long since_ns; /* when it was told */
+	unsigned long long repeats;  /* that were only counted since */
+	unsigned long long seq;      /* by what event it was told */
+	unsigned int cpu;
+	unsigned int zero;
+};
+
+/* ---- per-CPU counters, one element ----------------------------------------------------------------------------------- */
 struct pc_mon_stats {
-	unsigned long long seq;  /* events of processes */
-	unsigned long long lost; /* those that found no room in the ring */
+	unsigned long long seq;         /* events of processes */
+	unsigned long long lost;        /* those that found no room in the ring */
+	unsigned long long access_seq;  /* the same of accesses */
+	unsigned long long access_lost; /* here also for want of working memory */
+	unsigned long long aggregated;  /* accesses that were counted and not told: all there were are access_seq + aggregated */
 };
 
 #endif

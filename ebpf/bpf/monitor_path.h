@@ -138,8 +138,16 @@ static __always_inline bool lost_its_name(u64 dentry)
 	       read_u64(field_address(struct dentry, d_parent, dentry)) != dentry;
 }
 
-/* Appends a path of the task's; its flags are left in s->flags. Returns its length. */
-static __always_inline u32 tell_path(struct pc_mon_scratch *s, u64 dentry, u64 vfsmount)
+/* Paths are told as this task calls them. */
+static __always_inline void tell_for(struct pc_mon_scratch *s, struct task_struct *task)
+{
+	s->root = (u64)task->fs->root.dentry;
+	s->root_mount = (u64)task->fs->root.mnt - bpf_core_field_offset(struct mount, mnt);
+	s->length = 0;
+}
+
+/* Appends the path of a name, whether anything has it or not; its flags are left in s->flags. Returns its length. */
+static __always_inline u32 tell_name(struct pc_mon_scratch *s, u64 dentry, u64 vfsmount)
 {
 	u32 start = s->length, torn = 1;
 	int i;
@@ -155,12 +163,25 @@ static __always_inline u32 tell_path(struct pc_mon_scratch *s, u64 dentry, u64 v
 	}
 	if (torn)
 		s->flags |= PC_MON_PATH_TORN;
-	/* The kernel's own mounts carry MNT_NS_INTERNAL, an error pointer; of these only memfds and their like are executed. */
-	if (read_u64(field_address(struct mount, mnt_ns, s->mount)) >= (u64)-4095)
+	return s->length - start;
+}
+
+/* The kernel's own mounts carry MNT_NS_INTERNAL, an error pointer. */
+static __always_inline bool internal(u64 mount)
+{
+	return read_u64(field_address(struct mount, mnt_ns, mount)) >= (u64)-4095;
+}
+
+/* The same for something that exists. */
+static __always_inline u32 tell_path(struct pc_mon_scratch *s, u64 dentry, u64 vfsmount)
+{
+	u32 length = tell_name(s, dentry, vfsmount);
+
+	if (internal(s->mount)) /* of these only memfds and their like are executed */
 		s->flags |= PC_MON_PATH_INTERNAL;
 	else if (lost_its_name(dentry))
 		s->flags |= PC_MON_PATH_UNLINKED;
-	return s->length - start;
+	return length;
 }
 
 #endif

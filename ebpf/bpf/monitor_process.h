@@ -7,24 +7,7 @@
 #define PORTCULLIS_MONITOR_PROCESS_H
 
 #include "monitor_path.h"
-
-#define PC_MON_PID_LEVELS 63u /* a mask: the kernel has 32 (MAX_PID_NS_LEVEL) */
-
-/* What is to be told, or 0. The one look that everybody pays for. */
-static __always_inline u32 visible(void)
-{
-	struct pc_mon_config *cfg;
-	u32 zero = 0;
-
-	cfg = bpf_map_lookup_elem(&pc_mon_config, &zero);
-	return cfg && cfg->build == pc_mon_build ? cfg->visible : 0;
-}
-
-/* A process's number in the innermost of its namespaces, at this address. */
-static __always_inline u64 number_at(u64 pid, u32 level)
-{
-	return field_address(struct pid, numbers, pid) + bounded(level, PC_MON_PID_LEVELS) * bpf_core_type_size(struct upid);
-}
+#include "monitor_see.h"
 
 static __always_inline void tell_numbers(struct pc_mon_process *e, u64 pid, u64 parent)
 {
@@ -42,17 +25,14 @@ static __always_inline void tell_numbers(struct pc_mon_process *e, u64 pid, u64 
 }
 
 /* Fills in all but the number and the text. Returns 0 when nobody wants to know of this process. */
-static __always_inline u32 describe(struct pc_mon_process *e, struct task_struct *task, u32 kind, u32 wanted)
+static __always_inline u32 describe(struct pc_mon_process *e, struct task_struct *task, u32 kind, struct pc_mon_config *cfg)
 {
 	struct task_struct *leader = task->group_leader, *parent = task->real_parent, *parent_leader = parent->group_leader;
 	struct pc_task *label = bpf_task_storage_get(&pc_tasks, task, NULL, 0);
 	u64 pid = (u64)leader->thread_pid;
 	struct tty_struct *tty;
-	u32 mine = PC_MON_HOST;
 
-	if (label || read_u32(field_address(struct pid, level, pid)))
-		mine = PC_MON_CONTAINER;
-	if (!(wanted & mine) || task->flags & PF_KTHREAD)
+	if (task->flags & PF_KTHREAD || !(classes_of(cfg, task, label) & PC_MON_CLASS_PROCESS))
 		return 0;
 	__builtin_memset(e, 0, sizeof(*e));
 	e->kind = kind;
@@ -125,17 +105,16 @@ int BPF_PROG(pc_mon_exec, struct task_struct *task)
 	struct pc_mon_scratch *s;
 	struct mm_struct *mm;
 	struct file *exe;
-	u32 wanted = visible(), zero = 0;
+	struct pc_mon_config *cfg = visible(PC_MON_CLASS_PROCESS);
+	u32 which = PC_MON_SCRATCH_EXEC;
 
-	if (!wanted)
+	if (!cfg)
 		return 0;
-	s = bpf_map_lookup_elem(&pc_mon_scratch, &zero);
+	s = bpf_map_lookup_elem(&pc_mon_scratch, &which);
 	mm = task->mm;
-	if (!s || !mm || !describe(&s->event, task, PC_MON_EXEC, wanted))
+	if (!s || !mm || !describe(&s->event, task, PC_MON_EXEC, cfg))
 		return 0;
-	s->root = (u64)task->fs->root.dentry;
-	s->root_mount = (u64)task->fs->root.mnt - bpf_core_field_offset(struct mount, mnt);
-	s->length = 0;
+	tell_for(s, task);
 	exe = mm->exe_file;
 	if (exe) {
 		s->event.exe_len = tell_path(s, (u64)exe->f_path.dentry, (u64)exe->f_path.mnt);
@@ -152,12 +131,12 @@ int BPF_PROG(pc_mon_exec, struct task_struct *task)
 SEC("tp_btf/task_newtask")
 int BPF_PROG(pc_mon_fork, struct task_struct *child, unsigned long clone_flags)
 {
+	struct pc_mon_config *cfg = visible(PC_MON_CLASS_PROCESS);
 	struct pc_mon_process e;
-	u32 wanted = visible();
 
-	if (!wanted || clone_flags & CLONE_THREAD)
+	if (!cfg || clone_flags & CLONE_THREAD)
 		return 0;
-	if (describe(&e, child, PC_MON_FORK, wanted))
+	if (describe(&e, child, PC_MON_FORK, cfg))
 		send(&e, 0);
 	return 0;
 }
@@ -170,17 +149,18 @@ int BPF_PROG(pc_mon_fork, struct task_struct *child, unsigned long clone_flags)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(pc_mon_exit, struct task_struct *task)
 {
+	struct pc_mon_config *cfg = visible(PC_MON_CLASS_PROCESS);
 	struct pc_mon_process e;
 	struct pc_mon_life life = {};
 	struct signal_struct *signal;
-	u32 wanted = visible(), one = 1, status;
+	u32 one = 1, status;
 
-	if (!wanted)
+	if (!cfg)
 		return 0;
 	signal = task->signal;
 	if (signal->live.counter > 0)
 		return 0;
-	if (!describe(&e, task, PC_MON_EXIT, wanted))
+	if (!describe(&e, task, PC_MON_EXIT, cfg))
 		return 0;
 	life.tgid = e.tgid;
 	life.started_ns = e.started_ns;

@@ -104,6 +104,15 @@ pub enum Error {
     /// Another process reads the events of processes.
     #[error("another process already reads the events of processes; stop it first, each event is delivered once")]
     ProcessEventsTaken,
+    /// Another process reads the events of accesses.
+    #[error("another process already reads the events of accesses; stop it first, each event is delivered once")]
+    AccessEventsTaken,
+    /// No cgroup more can have a visibility of its own.
+    #[error("{limit} cgroups already have a visibility of their own, and no more can; take one back first")]
+    TooManyOverrides {
+        /// How many can.
+        limit: u32,
+    },
 }
 
 impl Error {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::abi::MAX_SEGMENTS;
 use crate::kernel::Kernel;
-use crate::pins;
+use crate::pins::{self, Place};
 use crate::{Error, sys};
 
 /// A program that is pinned.
@@ -21,10 +21,36 @@ pub struct ProgramInfo {
     pub xlated_insns: u32,
     /// Instructions that the verifier looked at (Linux 5.16, else 0).
     pub verified_insns: u32,
+    /// Times that the kernel did not run it because it was running already on that CPU. Never a security hook.
+    pub missed: u64,
 }
 
 /// Bytes of an instruction.
 const INSN: u32 = 8;
+
+/// Every program that is pinned in a place.
+pub(crate) fn programs_in(place: &Place) -> Result<Vec<ProgramInfo>, Error> {
+    let mut list = Vec::new();
+    for build in place.builds()? {
+        let directory = place.build(&build);
+        for name in pins::entries(&directory)? {
+            let pin = directory.join(&name);
+            let failed = |error| Error::file(&pin, error);
+            let object = sys::open_pin(&pin).map_err(failed)?;
+            let (program, attached) = program_of(object).map_err(failed)?;
+            let info: sys::ProgInfo = sys::info(program.as_fd()).map_err(failed)?;
+            list.push(ProgramInfo {
+                name,
+                build: build.clone(),
+                attached,
+                xlated_insns: info.xlated_len / INSN,
+                verified_insns: info.verified_insns,
+                missed: info.recursion_misses,
+            });
+        }
+    }
+    Ok(list)
+}
 
 impl Kernel {
     /// Every pinned program.
@@ -32,25 +58,7 @@ impl Kernel {
     /// # Errors
     /// If a pin can't be read.
     pub fn programs(&self) -> Result<Vec<ProgramInfo>, Error> {
-        let mut list = Vec::new();
-        for build in self.place.builds()? {
-            let directory = self.place.build(&build);
-            for name in pins::entries(&directory)? {
-                let pin = directory.join(&name);
-                let failed = |error| Error::file(&pin, error);
-                let object = sys::open_pin(&pin).map_err(failed)?;
-                let (program, attached) = program_of(object).map_err(failed)?;
-                let info: sys::ProgInfo = sys::info(program.as_fd()).map_err(failed)?;
-                list.push(ProgramInfo {
-                    name,
-                    build: build.clone(),
-                    attached,
-                    xlated_insns: info.xlated_len / INSN,
-                    verified_insns: info.verified_insns,
-                });
-            }
-        }
-        Ok(list)
+        programs_in(&self.place)
     }
 
     /// Bytes of memory of all maps, segments included.

@@ -4,7 +4,7 @@
 //! what is pinned goes on without any process of ours. This crate knows slots, sets and segments, and nothing of policies;
 //! what is written into them is the enforcer's business.
 //!
-//! [`monitor`] is a second object that tells what processes do. It decides nothing, and works also where BPF is no active
+//! [`monitor`] is a second object that tells what processes do and use. It decides nothing, and works also where BPF is no active
 //! security module.
 //!
 //! Unsafe code is confined to two private modules, one for `bpf(2)` and one for mappings.

@@ -85,7 +85,7 @@ pub(crate) fn load(
         let Some(reason) = program.optional() else {
             return Err(Error::MissingHook { program: program.name.clone(), hook: program.hook().to_owned() });
         };
-        notes.push(format!("left out {}: this kernel has no hook {} ({reason})", program.name, program.hook()));
+        notes.push(left_out(program, reason));
     }
 
     let ladder = options.ladder.unwrap_or_else(|| host.ladder());
@@ -97,6 +97,11 @@ pub(crate) fn load(
     }
     place.finish(&build)?;
     Ok(notes)
+}
+
+/// The sentence about a program whose hook this kernel does not have.
+pub(crate) fn left_out(program: &Program, reason: &str) -> String {
+    format!("left out {}: this kernel has no hook {} ({reason})", program.name, program.hook())
 }
 
 /// Pins all programs in the directory of a build that is begun with it.
@@ -205,6 +210,7 @@ fn give(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Result<Re
     Ok(match (&program.attach, loaded) {
         (Attach::Lsm(hook), AyaProgram::Lsm(loaded)) => loaded.load(hook, btf),
         (Attach::Tracepoint(point), AyaProgram::BtfTracePoint(loaded)) => loaded.load(point, btf),
+        (Attach::Exit(function), AyaProgram::FExit(loaded)) => loaded.load(function, btf),
         (Attach::Iterator(list), AyaProgram::Iter(loaded)) => loaded.load(list, btf),
         (Attach::OnDemand, AyaProgram::RawTracePoint(loaded)) => loaded.load(),
         _ => {
@@ -226,6 +232,10 @@ pub(crate) fn attach_and_pin(ebpf: &mut Ebpf, program: &Program, directory: &Pat
             loaded.take_link(id).map_err(refused)?.into()
         }
         Some(AyaProgram::BtfTracePoint(loaded)) => {
+            let id = loaded.attach().map_err(refused)?;
+            loaded.take_link(id).map_err(refused)?.into()
+        }
+        Some(AyaProgram::FExit(loaded)) => {
             let id = loaded.attach().map_err(refused)?;
             loaded.take_link(id).map_err(refused)?.into()
         }

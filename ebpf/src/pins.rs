@@ -9,7 +9,8 @@
 //! A directory of links is made under the name `<build>-new` and renamed when it is whole, so a crash never leaves half a
 //! build that looks like a whole one. Directories on their way out are `<build>-old`. Removing a link's pin detaches it.
 //!
-//! Another layout's directory is left alone until unloading: containers that were armed under it keep their rules.
+//! Another layout's directory is left alone until unloading: containers that were armed under it keep their rules. Another layout's
+//! monitor decides nothing, and goes when one is loaded.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -204,6 +205,18 @@ impl Place {
         remove(&self.maps())?;
         remove(&self.layout())?;
         if entries(&self.root)?.is_empty() { remove(&self.root) } else { Ok(()) }
+    }
+
+    /// Removes every other layout of what is here.
+    pub(crate) fn clear_other_layouts(&self) -> Result<(), Error> {
+        let (name, version) = self.layout;
+        for found in entries(&self.root)? {
+            match found.strip_prefix(name).and_then(|found| found.parse().ok()) {
+                Some(other) if other != version => Place { layout: (name, other), ..self.clone() }.clear_layout()?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The names of the pinned maps.

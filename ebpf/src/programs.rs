@@ -22,6 +22,8 @@ pub(crate) enum Attach {
     Lsm(String),
     /// A tracepoint with typed arguments.
     Tracepoint(String),
+    /// Where a function of the kernel returns.
+    Exit(String),
     /// A list of the kernel's: reading the pin runs it once for each element.
     Iterator(String),
     /// Nowhere: user space runs it in its own context.
@@ -41,6 +43,7 @@ impl Program {
         let attach = match section.split_once('/') {
             Some(("lsm" | "lsm.s", hook)) => Attach::Lsm(hook.to_owned()),
             Some(("tp_btf", point)) => Attach::Tracepoint(point.to_owned()),
+            Some(("fexit", function)) => Attach::Exit(function.to_owned()),
             Some(("iter", list)) => Attach::Iterator(list.to_owned()),
             Some(("raw_tp" | "raw_tracepoint", _)) => Attach::OnDemand,
             _ => {
@@ -52,10 +55,18 @@ impl Program {
 
     /// Why a kernel may lack the hook; nothing for a required one.
     pub(crate) fn optional(&self) -> Option<&'static str> {
-        let Attach::Lsm(hook) = &self.attach else {
-            return None;
-        };
-        OPTIONAL.iter().find(|(name, _)| name == hook).map(|(_, reason)| *reason)
+        let reason = |hook: &str| OPTIONAL.iter().find(|(name, _)| *name == hook).map(|(_, reason)| *reason);
+        match &self.attach {
+            Attach::Lsm(hook) => reason(hook),
+            Attach::Exit(function) => {
+                let hook = function.strip_prefix("security_").unwrap_or(function);
+                Some(
+                    reason(hook)
+                        .unwrap_or("it was built without CONFIG_SECURITY, CONFIG_SECURITY_PATH or CONFIG_SECURITY_NETWORK"),
+                )
+            }
+            _ => None,
+        }
     }
 
     /// The hook, for messages.
@@ -63,6 +74,7 @@ impl Program {
         match &self.attach {
             Attach::Lsm(hook) => hook,
             Attach::Tracepoint(point) => point,
+            Attach::Exit(function) => function,
             Attach::Iterator(list) => list,
             Attach::OnDemand => "none",
         }
@@ -73,6 +85,7 @@ impl Program {
         match &self.attach {
             Attach::Lsm(hook) => Some(format!("bpf_lsm_{hook}")),
             Attach::Tracepoint(point) => Some(format!("btf_trace_{point}")),
+            Attach::Exit(function) => Some(function.clone()),
             Attach::Iterator(list) => Some(format!("bpf_iter_{list}")),
             Attach::OnDemand => None,
         }
@@ -154,6 +167,7 @@ mod tests {
         assert_eq!(attach("lsm/file_open"), Some(Attach::Lsm("file_open".to_owned())));
         assert_eq!(attach("lsm.s/file_open"), Some(Attach::Lsm("file_open".to_owned())));
         assert_eq!(attach("tp_btf/task_newtask"), Some(Attach::Tracepoint("task_newtask".to_owned())));
+        assert_eq!(attach("fexit/security_capable"), Some(Attach::Exit("security_capable".to_owned())));
         assert_eq!(attach("iter/task"), Some(Attach::Iterator("task".to_owned())));
         assert_eq!(attach("raw_tp/sys_enter"), Some(Attach::OnDemand));
         assert_eq!(attach("kprobe/do_exit"), None);
@@ -162,9 +176,12 @@ mod tests {
 
     #[test]
     fn only_what_some_kernel_lacks_is_optional() {
-        let optional = |hook: &str| Program::new(&format!("lsm/{hook}"), "p").expect("a hook").optional().is_some();
-        assert!(optional("file_truncate"));
-        assert!(!optional("file_open"));
-        assert!(!optional("bprm_check_security"));
+        let optional = |section: &str| Program::new(section, "p").expect("a hook").optional();
+        assert!(optional("lsm/file_truncate").is_some());
+        assert!(optional("lsm/file_open").is_none());
+        assert!(optional("lsm/bprm_check_security").is_none());
+        assert!(optional("tp_btf/task_newtask").is_none());
+        assert_eq!(optional("fexit/security_file_truncate"), optional("lsm/file_truncate"));
+        assert!(optional("fexit/security_file_open").expect("of a kernel without").contains("CONFIG_SECURITY"));
     }
 }

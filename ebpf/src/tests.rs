@@ -5,7 +5,7 @@ use std::mem::offset_of;
 
 use crate::btf::Btf;
 use crate::elf::Elf;
-use crate::programs::{Attach, programs};
+use crate::programs::{Attach, Program, programs};
 use crate::{MONITOR_OBJECT, OBJECT, abi, load, monitor};
 
 mod monitor_native;
@@ -64,14 +64,22 @@ fn the_mirrors_have_the_layout_of_the_header() {
 
 #[test]
 fn the_monitors_mirrors_have_the_layout_of_its_header() {
-    use crate::monitor::abi::{Config, Process, Stats};
-    same_layout!(MONITOR_OBJECT, "pc_mon_config", Config, { layout, visible, build });
-    same_layout!(MONITOR_OBJECT, "pc_mon_stats", Stats, { seq, lost });
+    use crate::monitor::abi::{Access, Config, Process, Repeat, Repeated, Stats};
+    same_layout!(MONITOR_OBJECT, "pc_mon_config", Config, {
+        layout, any, host, containers, overrides, zero, window_ns, build,
+    });
+    same_layout!(MONITOR_OBJECT, "pc_mon_stats", Stats, { seq, lost, access_seq, access_lost, aggregated });
+    same_layout!(MONITOR_OBJECT, "pc_mon_access", Access, {
+        op, cpu, seq, time_ns, started_ns, cgroup, slot, epoch, tgid, tid, uid, pid_ns, mnt_ns, result, repeats, arg, path_flags,
+        second_flags, path_len, second_len, address_len, comm,
+    });
+    same_layout!(MONITOR_OBJECT, "pc_mon_repeat", Repeat, { started_ns, tgid, op, result, arg, object_len, object });
+    same_layout!(MONITOR_OBJECT, "pc_mon_repeated", Repeated, { since_ns, repeats, seq, cpu, zero });
     same_layout!(MONITOR_OBJECT, "pc_mon_process", Process, {
         kind, cpu, seq, time_ns, started_ns, parent_started_ns, cgroup, slot, epoch, tgid, tid, parent, ns_pid, ns_parent,
         pid_ns, mnt_ns, uid, gid, loginuid, sessionid, status, args_flags, exe_flags, cwd_flags, exe_len, cwd_len, args_len, comm, tty,
     });
-    for name in ["pc_mon_config", "pc_mon_stats", "pc_mon_process"] {
+    for name in ["pc_mon_config", "pc_mon_stats", "pc_mon_process", "pc_mon_access", "pc_mon_repeat", "pc_mon_repeated"] {
         assert!(btf(MONITOR_OBJECT).layout(name).is_some(), "the object has {name}, and it was compared");
     }
     assert_eq!(btf(MONITOR_OBJECT).layout("pc_task"), btf(OBJECT).layout("pc_task"), "of the map that both use");
@@ -235,8 +243,16 @@ fn the_monitors_constants_are_those_of_its_header() {
     use crate::monitor::abi as m;
     let here = [
         ("PC_MON_LAYOUT", m::LAYOUT),
-        ("PC_MON_HOST", m::HOST),
-        ("PC_MON_CONTAINER", m::CONTAINER),
+        ("PC_MON_CLASS_PROCESS", m::CLASS_PROCESS),
+        ("PC_MON_CLASS_FILE", m::CLASS_FILE),
+        ("PC_MON_CLASS_NETWORK", m::CLASS_NETWORK),
+        ("PC_MON_CLASS_CAPABILITY", m::CLASS_CAPABILITY),
+        ("PC_MON_OVERRIDES_MAX", m::OVERRIDES_MAX),
+        ("PC_MON_OVERRIDE_LEVELS", m::OVERRIDE_LEVELS),
+        ("PC_MON_WINDOW_NS", m::WINDOW_NS),
+        ("PC_MON_ADDRESS_MAX", m::ADDRESS_MAX),
+        ("PC_MON_REPEATS_MAX", m::REPEATS_MAX),
+        ("PC_MON_OBJECT_MAX", m::OBJECT_MAX),
         ("PC_MON_EXEC", m::EXEC),
         ("PC_MON_FORK", m::FORK),
         ("PC_MON_EXIT", m::EXIT),
@@ -271,8 +287,15 @@ fn every_map_of_the_object_is_pinned() {
 fn the_monitor_needs_no_security_module() {
     let programs = programs(&Elf::parse(MONITOR_OBJECT).expect("the object")).expect("known sections");
     let names: Vec<&str> = programs.iter().map(|program| program.name.as_str()).collect();
-    assert_eq!(names, ["pc_mon_exec", "pc_mon_exit", "pc_mon_fork"]);
-    assert!(programs.iter().all(|program| matches!(program.attach, Attach::Tracepoint(_))), "{programs:?}");
+    let wanted = [
+        "accept", "bind", "capable", "chmod", "chown", "connect", "exec", "exit", "fork", "ftrunc", "link", "listen", "mkdir",
+        "mknod", "open", "refused", "rename", "rmdir", "send", "socket", "symlink", "trunc", "unlink",
+    ];
+    assert_eq!(names, wanted.map(|name| format!("pc_mon_{name}")));
+    // The kernel cuts names off after 15 bytes.
+    assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
+    let traces = |program: &Program| matches!(program.attach, Attach::Tracepoint(_) | Attach::Exit(_));
+    assert!(programs.iter().all(traces), "{programs:?}");
 }
 
 #[test]

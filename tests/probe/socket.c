@@ -63,6 +63,25 @@ static struct outcome after(int value, const char *step)
 	return FAILED(step);
 }
 
+/* Connects to itself and accepts that. Returns 0, or -1 with errno. */
+static int accept_itself(int fd, int family, int type, const struct sockaddr_storage *address, socklen_t length)
+{
+	int client, taken;
+
+	if (bind(fd, (const struct sockaddr *)address, length) || listen(fd, 1))
+		return -1;
+	client = socket(family, type | SOCK_CLOEXEC, 0);
+	if (client < 0)
+		return -1;
+	if (connect(client, (const struct sockaddr *)address, length)) {
+		close(client);
+		return -1;
+	}
+	taken = accept(fd, NULL, NULL);
+	close(client);
+	return taken < 0 ? -1 : close(taken);
+}
+
 struct outcome do_socket(const char *op, char **args, int n, int *known)
 {
 	struct sockaddr_storage address;
@@ -74,7 +93,7 @@ struct outcome do_socket(const char *op, char **args, int n, int *known)
 	if (n < 3)
 		return OK();
 	if (strcmp(op, "socket") && strcmp(op, "connect") && strcmp(op, "bind") && strcmp(op, "listen") &&
-	    strcmp(op, "sendto"))
+	    strcmp(op, "sendto") && strcmp(op, "accept"))
 		return OK();
 	*known = 1;
 	family = atoi(args[0]);
@@ -90,6 +109,8 @@ struct outcome do_socket(const char *op, char **args, int n, int *known)
 		outcome = after(bind(fd, (struct sockaddr *)&address, length), "bind");
 		if (!outcome.error)
 			outcome = after(listen(fd, 1), "listen");
+	} else if (!strcmp(op, "accept")) {
+		outcome = after(accept_itself(fd, family, atoi(args[1]), &address, length), "accept");
 	} else if (!strcmp(op, "sendto")) {
 		outcome = after((int)sendto(fd, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address, length),
 				"sendto");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use portcullis_ebpf::monitor::{Monitor, ProcessEvents, Visibility};
+use portcullis_ebpf::monitor::{Classes, Monitor, ProcessEvents, Visibility, Watch};
 use portcullis_ebpf::{Error, monitor};
 use portcullis_enforcer::MonitorEnabled;
 use rustix::time::{ClockId, clock_gettime};
@@ -33,7 +33,7 @@ impl Watched {
     pub(crate) fn load(config: portcullis_enforcer::Monitor) -> Watched {
         let is_required = config.enabled == MonitorEnabled::Yes;
         let loaded = match config.enabled {
-            MonitorEnabled::Auto | MonitorEnabled::Yes => Monitor::load().map(Some),
+            MonitorEnabled::Auto | MonitorEnabled::Yes => Monitor::load(Watch::Processes).map(Some),
             // What another configuration has left in force would go on for nobody.
             MonitorEnabled::No => Monitor::unload().map(|()| None),
         };
@@ -80,7 +80,7 @@ impl Watched {
     pub(super) fn events(&self) -> Result<ProcessEvents, Error> {
         let monitor = self.0.monitor.as_ref().ok_or(Error::MonitorNotLoaded)?;
         let events = monitor.process_events()?;
-        monitor.set_visibility(Visibility { host: true, containers: true })?;
+        monitor.set_visibility(Visibility { host: Classes::PROCESS, containers: Classes::PROCESS })?;
         Ok(events)
     }
 

@@ -6,12 +6,23 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything in this module; part of the path of the pins.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
-/// [`Config::visible`]: processes of the host are told.
-pub const HOST: u32 = 0x1;
-/// [`Config::visible`]: processes of containers are told, those that are labelled or in a pid namespace other than the first.
-pub const CONTAINER: u32 = 0x2;
+/// Class: births, executions and ends of processes.
+pub const CLASS_PROCESS: u32 = 0x1;
+/// Class: accesses with the numbers [`op::READ`](crate::abi::op::READ) to [`op::TRUNCATE`](crate::abi::op::TRUNCATE).
+pub const CLASS_FILE: u32 = 0x2;
+/// Class: accesses with the numbers [`op::SOCKET`](crate::abi::op::SOCKET) to [`op::SEND`](crate::abi::op::SEND).
+pub const CLASS_NETWORK: u32 = 0x4;
+/// Class: accesses with the number [`op::CAPABLE`](crate::abi::op::CAPABLE).
+pub const CLASS_CAPABILITY: u32 = 0x8;
+
+/// Cgroups that can have classes of their own.
+pub const OVERRIDES_MAX: u32 = 1024;
+/// So many levels of cgroups, a task's own among them, are looked at for such.
+pub const OVERRIDE_LEVELS: u32 = 8;
+/// How long the same access is only counted after it was told, if nobody says otherwise.
+pub const WINDOW_NS: u32 = 1_000_000_000;
 
 /// Configuration, one element.
 #[repr(C)]
@@ -19,8 +30,18 @@ pub const CONTAINER: u32 = 0x2;
 pub struct Config {
     /// [`LAYOUT`].
     pub layout: u32,
-    /// [`HOST`] | [`CONTAINER`]; 0: nothing is told.
-    pub visible: u32,
+    /// Every class that is told of somebody.
+    pub any: u32,
+    /// Classes told of the host's processes.
+    pub host: u32,
+    /// Classes told of containers' processes: labelled, or in a pid namespace other than the first.
+    pub containers: u32,
+    /// How many cgroups have classes of their own.
+    pub overrides: u32,
+    /// Unused.
+    pub zero: u32,
+    /// For so long repeats of an access are counted and not told; 0: each is told.
+    pub window_ns: u64,
     /// Only the programs of this build speak.
     pub build: u64,
 }
@@ -121,6 +142,101 @@ pub struct Process {
     pub tty: [u8; 16],
 }
 
+/// Longest address of a socket.
+pub const ADDRESS_MAX: u32 = 128;
+
+/// Header of an access. [`Access::path_len`] bytes of a path, [`Access::second_len`] of a second one and [`Access::address_len`] of
+/// a socket's address follow it. Which operation has which is in the C header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Access {
+    /// [`crate::abi::op`].
+    pub op: u32,
+    /// The CPU that raised it.
+    pub cpu: u32,
+    /// Per CPU, counts every access that was to be told, delivered or lost.
+    pub seq: u64,
+    /// `CLOCK_BOOTTIME`, ns.
+    pub time_ns: u64,
+    /// When the process was born: with [`Access::tgid`] it is [`Process::started_ns`] with [`Process::tgid`].
+    pub started_ns: u64,
+    /// Cgroup id.
+    pub cgroup: u64,
+    /// Slot of its container, or [`NO_SLOT`].
+    pub slot: u32,
+    /// [`crate::abi::Slot::epoch`] for which it was labelled.
+    pub epoch: u32,
+    /// The process, in the initial pid namespace.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The user id that files are accessed with (fsuid), in the initial user namespace.
+    pub uid: u32,
+    /// Inode number of its pid namespace.
+    pub pid_ns: u32,
+    /// Inode number of its mount namespace.
+    pub mnt_ns: u32,
+    /// 0, or the number of the error that the security modules answered.
+    pub result: u32,
+    /// So many of the same were counted and not told since it was told the last time.
+    pub repeats: u64,
+    /// Arguments of the operation, see the C header.
+    pub arg: [u32; 3],
+    /// `PATH_*` of the path.
+    pub path_flags: u32,
+    /// `PATH_*` of the second path.
+    pub second_flags: u32,
+    /// Bytes of the path.
+    pub path_len: u32,
+    /// Bytes of the second path.
+    pub second_len: u32,
+    /// Bytes of the address.
+    pub address_len: u32,
+    /// Name of the thread, padded with zeros.
+    pub comm: [u8; 16],
+}
+
+/// Most kinds of access that are remembered at a time.
+pub const REPEATS_MAX: u32 = 16384;
+/// Bytes of what tells one object from another.
+pub const OBJECT_MAX: u32 = 64;
+
+/// What makes two accesses the same.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Repeat {
+    /// [`Access::started_ns`].
+    pub started_ns: u64,
+    /// [`Access::tgid`].
+    pub tgid: u32,
+    /// [`Access::op`].
+    pub op: u16,
+    /// [`Access::result`].
+    pub result: u16,
+    /// [`Access::arg`].
+    pub arg: [u32; 3],
+    /// Bytes of `object`.
+    pub object_len: u32,
+    /// The kernel programs' business.
+    pub object: [u8; OBJECT_MAX as usize],
+}
+
+/// What is remembered of an access.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Repeated {
+    /// When it was told, `CLOCK_BOOTTIME`.
+    pub since_ns: u64,
+    /// How many of the same were counted since.
+    pub repeats: u64,
+    /// [`Access::seq`] of the event that told it.
+    pub seq: u64,
+    /// [`Access::cpu`] of that.
+    pub cpu: u32,
+    /// Unused.
+    pub zero: u32,
+}
+
 /// Per-CPU counters.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -129,6 +245,12 @@ pub struct Stats {
     pub seq: u64,
     /// Those that found no room in the ring.
     pub lost: u64,
+    /// Accesses that were to be told.
+    pub access_seq: u64,
+    /// Those that found no room in the ring, or no working memory.
+    pub access_lost: u64,
+    /// Accesses that were counted and not told.
+    pub aggregated: u64,
 }
 
-const _: () = assert!(size_of::<Process>().is_multiple_of(8));
+const _: () = assert!(size_of::<Process>().is_multiple_of(8) && size_of::<Access>().is_multiple_of(8));

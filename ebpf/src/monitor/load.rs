@@ -3,38 +3,56 @@
 
 use aya::{Ebpf, EbpfLoader};
 
-use super::abi;
+use super::{Watch, abi};
 use crate::elf::Elf;
 use crate::kallsyms::Locks;
 use crate::kernel::open_map;
-use crate::load::{Object, attach_and_pin, verify};
+use crate::load::{Object, attach_and_pin, left_out, verify};
 use crate::pins::{self, Place};
-use crate::programs::{Program, programs};
+use crate::programs::{Attach, Host, Program, programs};
 use crate::{Error, sys};
 
 /// The maps that are the monitor's own, all pinned by their names.
-pub(crate) const MAPS: [&str; 5] = ["pc_mon_config", "pc_mon_ended", "pc_mon_process", "pc_mon_scratch", "pc_mon_stats"];
+pub(crate) const MAPS: [&str; 8] = [
+    "pc_mon_access",
+    "pc_mon_config",
+    "pc_mon_ended",
+    "pc_mon_override",
+    "pc_mon_process",
+    "pc_mon_repeats",
+    "pc_mon_scratch",
+    "pc_mon_stats",
+];
 
 /// The map that belongs to enforcement and says whose a task is. Whichever is loaded first makes it.
 pub(crate) const SHARED: &str = "pc_tasks";
 
-/// What differs from the compiled object; tests have a smaller ring.
+/// What differs from the compiled object; tests have smaller rings.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizes {
-    /// Bytes of the ring: a power of two, and whole pages.
-    pub(crate) ring: Option<u32>,
+    /// Bytes of each ring: a power of two, and whole pages.
+    pub(crate) rings: Option<u32>,
 }
 
-/// Loads what is not yet in force. `place` is that of enforcement.
-pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes) -> Result<(), Error> {
+/// Loads what is not yet in force, and says what this kernel has no place for. `place` is that of enforcement.
+pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes, watch: Watch) -> Result<Vec<String>, Error> {
     let own = place.monitor();
     place.mount()?;
     let _lock = place.lock()?;
     place.create()?;
     own.create()?;
-    let programs = programs(&Elf::parse(object.bytes)?)?;
-    // The shared map's layout is part of the name: programs that look into another layout's are not in force.
-    let build = format!("{}-{}", object.hash, crate::abi::LAYOUT);
+    let mut programs = programs(&Elf::parse(object.bytes)?)?;
+    programs.retain(|program| watch == Watch::Accesses || !matches!(program.attach, Attach::Exit(_)));
+    let host = Host::read(&programs)?;
+    let (programs, absent): (Vec<Program>, Vec<Program>) = programs.into_iter().partition(|program| host.has(program));
+    let missing = |program: &Program| match program.optional() {
+        Some(reason) => Ok(left_out(program, reason)),
+        None => Err(Error::MissingHook { program: program.name.clone(), hook: program.hook().to_owned() }),
+    };
+    let notes = absent.iter().map(missing).collect::<Result<Vec<_>, _>>()?;
+    // The shared map's layout is part of the name: programs that look into another layout's are not in force. So is what is watched:
+    // of two builds one speaks, and one that is the same in all but that would not take over.
+    let build = format!("{}-{}-{}", object.hash, crate::abi::LAYOUT, watch as u32);
     let pinned = pins::entries(&own.build(&build))?;
     if !programs.iter().all(|program| pinned.contains(&program.name)) {
         if let Err(error) = attach_all(place, object, &build, &programs, sizes) {
@@ -44,7 +62,9 @@ pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes) -> Result<()
         own.settle(&build)?;
     }
     hand_over(&own, &build)?;
-    own.keep_only(&build)
+    own.keep_only(&build)?;
+    own.clear_other_layouts()?;
+    Ok(notes)
 }
 
 fn attach_all(place: &Place, object: Object<'_>, build: &str, programs: &[Program], sizes: Sizes) -> Result<(), Error> {
@@ -68,8 +88,8 @@ fn open_object(place: &Place, object: &[u8], build: u64, sizes: Sizes) -> Result
     for map in MAPS {
         loader.map_pin_path(map, own.map(map));
     }
-    if let Some(bytes) = sizes.ring {
-        loader.map_max_entries("pc_mon_process", bytes);
+    if let Some(bytes) = sizes.rings {
+        loader.map_max_entries("pc_mon_process", bytes).map_max_entries("pc_mon_access", bytes);
     }
     loader.load(object).map_err(|error| Error::Maps(Box::new(error)))
 }
@@ -78,6 +98,9 @@ fn open_object(place: &Place, object: &[u8], build: u64, sizes: Sizes) -> Result
 fn hand_over(own: &Place, build: &str) -> Result<(), Error> {
     let map = open_map(own, "pc_mon_config", size_of::<abi::Config>(), 1)?;
     change_config(&map, |config| {
+        if config.layout == 0 {
+            config.window_ns = abi::WINDOW_NS.into();
+        }
         config.layout = abi::LAYOUT;
         config.build = identity(build);
     })

@@ -1,32 +1,32 @@
-//! The monitor: programs that tell what processes do, and decide nothing.
+//! The monitor: programs that tell what processes do and use, and decide nothing.
 //!
 //! They are an object of their own (`bpf/monitor.bpf.c`) with pins of their own (`monitor-v<layout>` beside those of
-//! enforcement), on tracepoints alone: where BPF is no active security module they work all the same. With enforcement they share one
-//! map, the label that says which container a task belongs to.
+//! enforcement), on tracepoints and where functions of the kernel return: where BPF is no active security module they work all the
+//! same. With enforcement they share one map, the label that says which container a task belongs to.
+//!
+//! There are two rings: processes ([`ProcessEvents`]), and accesses, which are what they open, change, connect to and which capabilities
+//! they use ([`AccessEvents`]). An access that repeats within a window is told once, and then counted.
 //!
 //! Once loaded nothing is told until [`Monitor::set_visibility`] asks for it. Like enforcement, the programs stay when every process of
-//! ours is gone; what nobody reads fills the ring, and then is counted as lost.
+//! ours is gone; what nobody reads fills the rings, and then is counted as lost.
 
 pub mod abi;
+mod access;
+mod address;
 pub(crate) mod load;
 mod process;
+mod repeats;
+mod visibility;
 
-use std::os::fd::AsFd;
-
+pub use access::{AccessEvent, AccessEvents};
+pub use address::Address;
 pub use process::{ProcessEvent, ProcessEvents, arguments};
+pub use repeats::Repeat;
+pub use visibility::{Classes, Visibility};
 
 use crate::kernel::open_map;
-use crate::pins::{self, Place};
-use crate::{Error, MONITOR_PROGRAMS, inventory, sys};
-
-/// Whose processes are told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Visibility {
-    /// Those of the host.
-    pub host: bool,
-    /// Those of containers: labelled by enforcement, or in a pid namespace other than the first.
-    pub containers: bool,
-}
+use crate::pins::Place;
+use crate::{Error, MONITOR_PROGRAMS, ProgramInfo, inventory, sys};
 
 /// What was counted on all CPUs together, since the monitor was first loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,9 +35,24 @@ pub struct Counts {
     pub events: u64,
     /// Those that found no room in the ring.
     pub lost: u64,
+    /// Accesses that were to be told.
+    pub accesses: u64,
+    /// Those that found no room in the ring, or no working memory.
+    pub accesses_lost: u64,
+    /// Accesses that were counted and not told, as repeats. All that were visible are these and `accesses`.
+    pub accesses_aggregated: u64,
     /// Times that the kernel did not run a program because it was running already on that CPU, since the last upgrade. Such an
     /// event has no number.
     pub missed: u64,
+}
+
+/// Which programs are attached. What is not visible costs a look where a program is, and nothing where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Those of processes.
+    Processes,
+    /// Those of processes and of accesses.
+    Accesses,
 }
 
 /// The monitor's programs in force on this host.
@@ -45,6 +60,9 @@ pub struct Monitor {
     place: Place,
     config: sys::Map,
     stats: sys::Map,
+    overrides: sys::Map,
+    repeats: sys::Map,
+    notes: Vec<String>,
 }
 
 impl Monitor {
@@ -53,13 +71,18 @@ impl Monitor {
     ///
     /// # Errors
     /// If the kernel refuses a program; what was in force before stays in force.
-    pub fn load() -> Result<Monitor, Error> {
-        Self::load_at(Place::system(), MONITOR_PROGRAMS, load::Sizes::default())
+    pub fn load(watch: Watch) -> Result<Monitor, Error> {
+        Self::load_at(Place::system(), MONITOR_PROGRAMS, load::Sizes::default(), watch)
     }
 
-    pub(crate) fn load_at(place: Place, object: crate::load::Object<'_>, sizes: load::Sizes) -> Result<Monitor, Error> {
-        load::load(&place, object, sizes)?;
-        Self::open_at(place)
+    pub(crate) fn load_at(
+        place: Place,
+        object: crate::load::Object<'_>,
+        sizes: load::Sizes,
+        watch: Watch,
+    ) -> Result<Monitor, Error> {
+        let notes = load::load(&place, object, sizes, watch)?;
+        Ok(Monitor { notes, ..Self::open_at(place)? })
     }
 
     /// Opens what is in force.
@@ -77,7 +100,9 @@ impl Monitor {
         }
         let config = open_map(&place, "pc_mon_config", size_of::<abi::Config>(), 1)?;
         let stats = open_map(&place, "pc_mon_stats", size_of::<abi::Stats>(), 1)?;
-        Ok(Monitor { place, config, stats })
+        let overrides = open_map(&place, "pc_mon_override", size_of::<u32>(), abi::OVERRIDES_MAX)?;
+        let repeats = open_map(&place, "pc_mon_repeats", size_of::<abi::Repeated>(), abi::REPEATS_MAX)?;
+        Ok(Monitor { place, config, stats, overrides, repeats, notes: Vec::new() })
     }
 
     /// Takes the monitor out of force. Enforcement is not touched; [`crate::Kernel::unload`] takes out both.
@@ -98,24 +123,18 @@ impl Monitor {
         Ok(())
     }
 
-    /// Whose processes are told.
-    ///
-    /// # Errors
-    /// If the map can't be read.
-    pub fn visibility(&self) -> Result<Visibility, Error> {
-        let visible = load::read_config(&self.config)?.visible;
-        Ok(Visibility { host: visible & abi::HOST != 0, containers: visible & abi::CONTAINER != 0 })
+    /// What loading had to leave out, in sentences: hooks that this kernel does not have.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
-    /// Sets whose processes are told, from the next event on.
+    /// Every pinned program.
     ///
     /// # Errors
-    /// If the map can't be written.
-    pub fn set_visibility(&self, visibility: Visibility) -> Result<(), Error> {
-        let _lock = self.place.lock()?;
-        let bit = |wanted: bool, bit: u32| if wanted { bit } else { 0 };
-        let visible = bit(visibility.host, abi::HOST) | bit(visibility.containers, abi::CONTAINER);
-        load::change_config(&self.config, |config| config.visible = visible)
+    /// If a pin can't be read.
+    pub fn programs(&self) -> Result<Vec<ProgramInfo>, Error> {
+        inventory::programs_in(&self.place)
     }
 
     /// The events of processes.
@@ -124,6 +143,14 @@ impl Monitor {
     /// [`Error::ProcessEventsTaken`] if another process reads them.
     pub fn process_events(&self) -> Result<ProcessEvents, Error> {
         ProcessEvents::of(&self.place)
+    }
+
+    /// The accesses.
+    ///
+    /// # Errors
+    /// [`Error::AccessEventsTaken`] if another process reads them.
+    pub fn access_events(&self) -> Result<AccessEvents, Error> {
+        AccessEvents::of(&self.place)
     }
 
     /// The counters of each possible CPU.
@@ -135,7 +162,7 @@ impl Monitor {
         Ok(value.unwrap_or_default().chunks_exact(size_of::<abi::Stats>()).map(bytemuck::pod_read_unaligned).collect())
     }
 
-    /// What was counted, on all CPUs together. At rest, `events` is what was delivered and what was lost.
+    /// What was counted, on all CPUs together. At rest, `events` is what was delivered and what was lost, and so is `accesses`.
     ///
     /// # Errors
     /// If a map or a program can't be read.
@@ -144,17 +171,11 @@ impl Monitor {
         for cpu in self.stats()? {
             counts.events += cpu.seq;
             counts.lost += cpu.lost;
+            counts.accesses += cpu.access_seq;
+            counts.accesses_lost += cpu.access_lost;
+            counts.accesses_aggregated += cpu.aggregated;
         }
-        for build in self.place.builds()? {
-            let directory = self.place.build(&build);
-            for name in pins::entries(&directory)? {
-                let pin = directory.join(&name);
-                let failed = |error| Error::file(&pin, error);
-                let (program, _) = sys::open_pin(&pin).and_then(inventory::program_of).map_err(failed)?;
-                let info: sys::ProgInfo = sys::info(program.as_fd()).map_err(failed)?;
-                counts.missed += info.recursion_misses;
-            }
-        }
+        counts.missed = self.programs()?.iter().map(|program| program.missed).sum();
         Ok(counts)
     }
 }

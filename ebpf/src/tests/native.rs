@@ -320,6 +320,10 @@ impl Cgroup {
         fs::metadata(&self.0).expect("the cgroup").ino()
     }
 
+    pub(super) fn above(&self) -> u64 {
+        fs::metadata(self.0.parent().expect("a cgroup")).expect("the cgroup above").ino()
+    }
+
     pub(super) fn hold(&self, pid: u32) {
         fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("moving a process");
     }

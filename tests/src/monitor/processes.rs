@@ -1,110 +1,53 @@
-//! What the monitor tells of processes: each program that a container executes and its end, once, with the label that enforcement
-//! gave it; the host's processes only when they are asked for.
+//! Programs and their ends.
 
-mod agent;
-
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use portcullis_ebpf::monitor::abi::{EXEC, EXIT, NO_SLOT};
-use portcullis_ebpf::monitor::{Monitor, ProcessEvent, ProcessEvents, Visibility};
+use portcullis_ebpf::monitor::{Classes, Monitor, ProcessEvent, ProcessEvents, Visibility};
 
+use super::unusable;
 use crate::bundle::Bundle;
 use crate::guest::{COMMAND_LIMIT, Guest};
 use crate::report::Report;
 use crate::runtime::Runtime;
-use crate::{Failure, Result, image, process};
-
-const POLICY: &str = "\
-apiVersion: security.kubearmor.com/v1
-kind: KubeArmorPolicy
-metadata:
-  name: monitored
-  namespace: default
-spec:
-  selector:
-    matchLabels:
-      app: monitored
-  file:
-    matchPaths:
-      - path: /srv/unrelated
-  action: Block
-";
+use crate::{Result, process};
 
 /// Events of what has ended are there within this, under emulation too.
 const QUIET: Duration = Duration::from_millis(500);
 /// What the containers end with.
 const CODE: u32 = 3;
 
-/// Runs the suite.
-pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
-    if guest.without {
-        report.skip("monitor", "there is nothing to see without Portcullis");
-        return Ok(());
-    }
-    guest.configure("enforce", "audit")?;
-    guest.set_policies(&[("monitored", POLICY)])?;
-    let root = guest.work.join("monitor/root");
-    image::make(&root)?;
-    let monitor = match Monitor::load() {
-        Ok(monitor) => monitor,
-        Err(error) => {
-            report.fail("monitor/load", error);
-            return Ok(());
-        }
-    };
-    report.check("monitor/load", Ok(()));
-    let mut events = monitor.process_events().map_err(unusable)?;
+/// Runs containers, and a program of the host.
+pub(super) fn run(guest: &Guest, report: &mut Report, monitor: &Monitor, events: &mut ProcessEvents, root: &Path) {
     for runtime in guest.runtimes.iter().copied() {
         for (name, app) in [("labelled", "monitored"), ("without-a-policy", "nobody")] {
             report.run(&format!("monitor/{}/{name}", runtime.name()), || {
-                see(&monitor, &mut events, false)?;
+                see(monitor, events, false)?;
                 let mut bundle =
-                    Bundle::new("monitored", &root, &["/bin/sh", "-c", "/bin/true one 'two words'; /bin/false; exit 3"]);
-                bundle.facts.namespace = "default".to_owned();
+                    Bundle::new("monitored", root, &["/bin/sh", "-c", "/bin/true one 'two words'; /bin/false; exit 3"]);
                 bundle.facts.labels.insert("app".to_owned(), app.to_owned());
-                container(guest, runtime, &bundle, &mut events, app == "monitored")
+                container(guest, runtime, &bundle, events, app == "monitored")
             });
         }
     }
     report.run("monitor/host", || {
-        see(&monitor, &mut events, false)?;
-        let unseen = host(&mut events)?;
-        see(&monitor, &mut events, true)?;
-        let seen = host(&mut events)?;
+        see(monitor, events, false)?;
+        let unseen = host(events)?;
+        see(monitor, events, true)?;
+        let seen = host(events)?;
         Ok(match (unseen, seen) {
             (0, 1) => Ok(()),
             (unseen, seen) => Err(format!("told {unseen} times when not asked for, and {seen} times when it was")),
         })
     });
-    // What the kernel did not run is counted too, and told: newer kernels let a task be preempted within a program.
-    let counts = monitor.counts().map_err(unusable)?;
-    println!("# monitor: {} events, {} lost, {} missed", counts.events, counts.lost, counts.missed);
-    report.check(
-        "monitor/nothing-lost",
-        match (events.lost(), events.malformed(), counts.lost) {
-            (0, 0, 0) => Ok(()),
-            all => Err(format!("lost, malformed, and lost by the kernel's count: {all:?}")),
-        },
-    );
-    // The agent reads the ring itself.
-    drop(events);
-    agent::run(guest, report)?;
-    report.run("monitor/unload", || {
-        Monitor::unload().map_err(unusable)?;
-        let status = guest.portcullis(&["status"])?.stdout;
-        Ok(if status.starts_with("loaded: ") { Ok(()) } else { Err(format!("enforcement went too: {status}")) })
-    });
-    Ok(())
-}
-
-fn unusable(error: portcullis_ebpf::Error) -> Failure {
-    Failure::Answer { what: "the monitor".to_owned(), text: error.to_string() }
 }
 
 /// Sees containers, and the host or not, from now on.
 fn see(monitor: &Monitor, events: &mut ProcessEvents, host: bool) -> Result<()> {
-    monitor.set_visibility(Visibility { host, containers: true }).map_err(unusable)?;
+    let host = if host { Classes::PROCESS } else { Classes::NONE };
+    monitor.set_visibility(Visibility { host, containers: Classes::PROCESS }).map_err(unusable)?;
     drain(events).map(drop)
 }
 
