@@ -83,9 +83,8 @@ async fn converse(stream: TcpStream, metrics: Metrics, turn: Arc<Semaphore>, _pl
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(MAX_HEAD_BYTES);
-    match timeout(MAX_CONNECTION, http.serve_connection(TokioIo::new(stream), answer)).await {
-        Ok(Err(error)) => debug!("a conversation about metrics ended: {error}"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = timeout(MAX_CONNECTION, http.serve_connection(TokioIo::new(stream), answer)).await {
+        debug!("a conversation about metrics ended: {error}");
     }
 }
 
