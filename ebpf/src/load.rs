@@ -90,7 +90,10 @@ pub(crate) fn load(
 
     let ladder = options.ladder.unwrap_or_else(|| host.ladder());
     let build = build_name(object, ladder);
-    if let Err(error) = attach_all(place, object, &host, ladder, &build, &present) {
+    let attached = attach_all(place, object, &host, ladder, &build, &present);
+    drop(host);
+    sys::return_free_memory();
+    if let Err(error) = attached {
         // What was in force stays so; half of something newer beside it would be nobody's intention.
         place.abandon(&build)?;
         return Err(error);

@@ -55,7 +55,9 @@ pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes, watch: Watch
     let build = format!("{}-{}-{}", object.hash, crate::abi::LAYOUT, watch as u32);
     let pinned = pins::entries(&own.build(&build))?;
     if !programs.iter().all(|program| pinned.contains(&program.name)) {
-        if let Err(error) = attach_all(place, object, &build, &programs, sizes) {
+        let attached = attach_all(place, object, &build, &programs, sizes);
+        sys::return_free_memory();
+        if let Err(error) = attached {
             own.abandon(&build)?;
             return Err(error);
         }
