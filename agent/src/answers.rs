@@ -70,7 +70,7 @@ impl<N: Node> Desk<N> {
                 unreadable: page.unreadable,
             },
             containers: ContainersStatus {
-                known: self.known()?.len(),
+                known: self.node.count_known().map_err(failed)?,
                 leaving: page.leaving,
                 troubles: page.troubles.into_values().collect(),
             },

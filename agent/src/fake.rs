@@ -226,6 +226,10 @@ impl Node for FakeNode {
         Ok(self.state().known.values().cloned().collect())
     }
 
+    fn count_known(&self) -> Result<usize, Failure> {
+        Ok(self.state().known.len())
+    }
+
     fn label(&self, _id: &str) -> Result<Option<(u32, u32)>, Failure> {
         Ok(None)
     }

@@ -26,6 +26,8 @@ pub trait Node: Send + Sync + 'static {
     fn reload(&self) -> Result<Arc<Policies>, Failure>;
     /// All containers that doors have let in.
     fn known(&self) -> Result<Vec<Known>, Failure>;
+    /// How many they are.
+    fn count_known(&self) -> Result<usize, Failure>;
     /// Slot and epoch of a container that is armed, which is how the kernel labels its processes.
     fn label(&self, id: &str) -> Result<Option<(u32, u32)>, Failure>;
     /// Brings a container to the policies as they were last read.
@@ -80,6 +82,10 @@ impl Node for Enforcer {
 
     fn known(&self) -> Result<Vec<Known>, Failure> {
         Ok(self.state().all_known()?)
+    }
+
+    fn count_known(&self) -> Result<usize, Failure> {
+        Ok(self.state().count_known()?)
     }
 
     fn label(&self, id: &str) -> Result<Option<(u32, u32)>, Failure> {

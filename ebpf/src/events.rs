@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::abi::{self, EVENT_ALERT, PATH_MAX};
 use crate::pins::Place;
-use crate::ring::{Reader, Record};
+use crate::ring::{self, Reader, Record};
 
 /// An alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +43,7 @@ impl Record for Event {
 
 /// Header and path of a record: its lengths decide what is read here.
 fn decode(record: &[u8]) -> Option<(abi::Event, &[u8])> {
-    let (header, rest) = record.split_at_checked(size_of::<abi::Event>())?;
-    let header: abi::Event = bytemuck::pod_read_unaligned(header);
+    let (header, rest): (abi::Event, _) = ring::header(record)?;
     if header.kind != EVENT_ALERT || header.path_len >= PATH_MAX {
         return None;
     }

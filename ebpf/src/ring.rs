@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Map, MapData, RingBuf};
+use bytemuck::AnyBitPattern;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{Error, sys};
@@ -23,6 +24,23 @@ pub(crate) trait Record: Sized {
 
     /// Notes how many events of the same CPU are missing just before it.
     fn set_lost_before(&mut self, lost: u64);
+}
+
+/// The header of a record, and what follows it. Nothing where the record is shorter than that.
+pub(crate) fn header<H: AnyBitPattern>(record: &[u8]) -> Option<(H, &[u8])> {
+    let (header, rest) = record.split_at_checked(size_of::<H>())?;
+    Some((bytemuck::pod_read_unaligned(header), rest))
+}
+
+/// The three texts that follow a header, by the lengths that it says. Nothing where they are not all there.
+pub(crate) fn texts(mut rest: &[u8], lengths: [u32; 3]) -> Option<[Vec<u8>; 3]> {
+    let mut texts = <[Vec<u8>; 3]>::default();
+    for (text, length) in texts.iter_mut().zip(lengths) {
+        let (own, others) = rest.split_at_checked(length as usize)?;
+        *text = own.to_vec();
+        rest = others;
+    }
+    Some(texts)
 }
 
 /// The one reader of a ring.

@@ -264,6 +264,14 @@ impl StateDir {
         self.records("known")
     }
 
+    /// How many they are. Reads none of them: it is asked with every scrape of metrics.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn count_known(&self) -> Result<usize, Error> {
+        Ok(self.record_names("known")?.len())
+    }
+
     /// Where the records of [`StateDir::all_known`] are, for whoever watches them come and go.
     #[must_use]
     pub fn known_dir(&self) -> PathBuf {
@@ -388,9 +396,14 @@ impl StateDir {
 
     fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>, Error> {
         let directory = self.root.join(kind);
-        let names = files::list(&directory, MAX_RECORDS)?;
-        let records = names.iter().filter(|name| name.ends_with(".json") && !name.starts_with('.'));
-        Ok(records.filter_map(|name| read_json(&directory.join(name)).ok().flatten()).collect())
+        let names = self.record_names(kind)?;
+        Ok(names.iter().filter_map(|name| read_json(&directory.join(name)).ok().flatten()).collect())
+    }
+
+    fn record_names(&self, kind: &str) -> Result<Vec<String>, Error> {
+        let mut names = files::list(&self.root.join(kind), MAX_RECORDS)?;
+        names.retain(|name| name.ends_with(".json") && !name.starts_with('.'));
+        Ok(names)
     }
 }
 
@@ -436,5 +449,17 @@ mod tests {
             ..record
         };
         assert_eq!(serde_json::from_slice::<ContainerRecord>(&serde_json::to_vec(&pod).unwrap()).unwrap(), pod);
+    }
+
+    #[test]
+    fn records_are_counted_without_what_is_being_written() {
+        let temporary = tempfile::tempdir().unwrap();
+        let state = StateDir::at(temporary.path());
+        assert_eq!(state.count_known().unwrap(), 0);
+        std::fs::create_dir(state.known_dir()).unwrap();
+        for name in ["a.json", "b.json", ".c.json", "d"] {
+            std::fs::write(state.known_dir().join(name), b"{}").unwrap();
+        }
+        assert_eq!(state.count_known().unwrap(), 2);
     }
 }

@@ -5,7 +5,7 @@ use super::address::Address;
 use crate::Error;
 use crate::abi::op;
 use crate::pins::Place;
-use crate::ring::{Reader, Record};
+use crate::ring::{self, Reader, Record};
 
 /// Something that a process asked of the kernel, and what the security modules answered.
 ///
@@ -57,8 +57,7 @@ fn texts(number: u32) -> Option<[bool; 3]> {
 
 impl Record for AccessEvent {
     fn decode(record: &[u8]) -> Option<AccessEvent> {
-        let (header, text) = record.split_at_checked(size_of::<abi::Access>())?;
-        let header: abi::Access = bytemuck::pod_read_unaligned(header);
+        let (header, rest): (abi::Access, _) = ring::header(record)?;
         let [path, second, address] = texts(header.op)?;
         let fits = |there: bool, len: u32, most: u32| if there { len <= most } else { len == 0 };
         let plausible = fits(path, header.path_len, PATH_MAX - 1)
@@ -67,10 +66,7 @@ impl Record for AccessEvent {
         if !plausible {
             return None;
         }
-        let (path, text) = text.split_at_checked(header.path_len as usize)?;
-        let (second, text) = text.split_at_checked(header.second_len as usize)?;
-        let address = text.get(..header.address_len as usize)?;
-        let [path, second, address] = [path, second, address].map(<[u8]>::to_vec);
+        let [path, second, address] = ring::texts(rest, [header.path_len, header.second_len, header.address_len])?;
         Some(AccessEvent { header, path, second, address, lost_before: 0 })
     }
 

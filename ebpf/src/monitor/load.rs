@@ -45,6 +45,7 @@ pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes, watch: Watch
     programs.retain(|program| watch == Watch::Accesses || !matches!(program.attach, Attach::Exit(_)));
     let host = Host::read(&programs)?;
     let (programs, absent): (Vec<Program>, Vec<Program>) = programs.into_iter().partition(|program| host.has(program));
+    drop(host);
     let missing = |program: &Program| match program.optional() {
         Some(reason) => Ok(left_out(program, reason)),
         None => Err(Error::MissingHook { program: program.name.clone(), hook: program.hook().to_owned() }),

@@ -3,7 +3,7 @@
 use super::abi::{self, ARGS_MAX, EXEC, EXIT, FORK, PATH_MAX};
 use crate::Error;
 use crate::pins::Place;
-use crate::ring::{Reader, Record};
+use crate::ring::{self, Reader, Record};
 
 /// Something that a process did. The texts are empty but for [`abi::EXEC`].
 ///
@@ -48,8 +48,7 @@ impl ProcessEvents {
 
 impl Record for ProcessEvent {
     fn decode(record: &[u8]) -> Option<ProcessEvent> {
-        let (header, text) = record.split_at_checked(size_of::<abi::Process>())?;
-        let header: abi::Process = bytemuck::pod_read_unaligned(header);
+        let (header, rest): (abi::Process, _) = ring::header(record)?;
         let lengths = [header.exe_len, header.cwd_len, header.args_len];
         let plausible = match header.kind {
             EXEC => header.exe_len < PATH_MAX && header.cwd_len < PATH_MAX && header.args_len <= ARGS_MAX,
@@ -59,10 +58,8 @@ impl Record for ProcessEvent {
         if !plausible {
             return None;
         }
-        let (exe, text) = text.split_at_checked(header.exe_len as usize)?;
-        let (cwd, text) = text.split_at_checked(header.cwd_len as usize)?;
-        let args = text.get(..header.args_len as usize)?;
-        Some(ProcessEvent { header, exe: exe.to_vec(), cwd: cwd.to_vec(), args: args.to_vec(), lost_before: 0 })
+        let [exe, cwd, args] = ring::texts(rest, lengths)?;
+        Some(ProcessEvent { header, exe, cwd, args, lost_before: 0 })
     }
 
     fn number(&self) -> (u32, u64) {

@@ -14,22 +14,6 @@ use crate::report::Report;
 use crate::runtime::{Runtime, START_LIMIT};
 use crate::{Failure, Result, image};
 
-const POLICY: &str = "\
-apiVersion: security.kubearmor.com/v1
-kind: KubeArmorPolicy
-metadata:
-  name: secret
-  namespace: default
-spec:
-  selector:
-    matchLabels:
-      app: monitored
-  file:
-    matchPaths:
-      - path: /srv/secret
-  action: Block
-";
-
 /// From the agent's start until it answers, under emulation.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// From SIGTERM to its end.
@@ -47,7 +31,7 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     let mut guest = guest.clone();
     guest.settings.push_str("nri:\n  enabled: false\nmonitor:\n  enabled: true\n");
     guest.configure("enforce", "audit")?;
-    guest.set_policies(&[("secret", POLICY)])?;
+    guest.set_policies(&[("monitored", super::POLICY)])?;
     let root = guest.work.join("monitor/agent-root");
     image::make(&root)?;
     guest::make_directory(&root.join("srv"))?;
