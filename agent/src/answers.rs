@@ -113,6 +113,9 @@ impl<N: Node> Desk<N> {
                 format!("nobody knows processes here, the monitor is not loaded: {why}"),
             ));
         }
+        if self.telemetry.watched.is_behind() {
+            self.telemetry.watched.look_around();
+        }
         let known = self.find(name)?;
         let label = self.node.label(&known.facts.id).map_err(failed)?;
         let members = Members {

@@ -57,7 +57,7 @@ pub struct Exit {
 }
 
 /// A program that a process runs. The bytes are the process's choice: not UTF-8, and not to be shown on a terminal as they are.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// Since when.
     pub since_ns: u64,
@@ -165,6 +165,12 @@ impl Process {
         self.cgroup = header.cgroup;
         self.uid = header.uid;
         self.tty = header.tty;
+    }
+
+    /// Whether its program, as `/proc` names it, may be this one. `/proc` tells the path from the reader's root directory, which may
+    /// have the process's own in front.
+    pub(super) fn runs(&self, image: &Image) -> bool {
+        self.images.last().is_none_or(|own| own.exe.ends_with(&image.exe))
     }
 
     /// Notes a program; returns one that is forgotten for it.

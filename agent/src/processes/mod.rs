@@ -119,13 +119,25 @@ impl Processes {
         self.expire(header.time_ns);
     }
 
-    /// Adds a process that ran before the events began. What an event has told already stays.
-    pub fn add(&mut self, process: Process) {
-        if self.find(process.key).is_some() {
-            return;
+    /// Adds a process that was found at a time, and whose events began later or were lost. What an event has told already stays,
+    /// but for a program whose start was not told: that it runs says so.
+    pub fn add(&mut self, process: Process, at_ns: u64) {
+        let known = self.find(process.key).map(|known| (known.key, self.image(known, at_ns).is_some_and(|image| process.runs(image))));
+        match known {
+            None => {
+                self.text_bytes += process.images.iter().map(|image| image.bytes()).sum::<usize>();
+                self.change(process.key, |new| *new = process);
+            }
+            Some((key, false)) => {
+                let Some(image) = process.images.last().map(|image| Arc::new(Image { since_ns: at_ns, ..Image::clone(image) })) else {
+                    return;
+                };
+                self.text_bytes += image.bytes();
+                let dropped = self.change(key, |known| known.run(image));
+                self.release(dropped);
+            }
+            Some((_, true)) => {}
         }
-        self.text_bytes += process.images.iter().map(|image| image.bytes()).sum::<usize>();
-        self.change(process.key, |new| *new = process);
         self.expire(0);
     }
 

@@ -144,14 +144,36 @@ fn what_proc_has_told_is_the_same_process() {
     let mut seeded = Process::new(Key { tgid: 40, started_ns: 1_230 * MS });
     seeded.images = vec![Arc::new(Image { since_ns: 1_230 * MS, exe: b"/seeded".as_slice().into(), ..Image::default() })];
     let mut processes = Processes::new(Limits::default());
-    processes.add(seeded.clone());
+    processes.add(seeded.clone(), started + MS);
     processes.apply(&fork((41, started + MS), (40, started)));
     assert_eq!(exe(&processes, 41, started + 2 * MS).as_deref(), Some(&b"/seeded"[..]));
     processes.apply(&exit((40, started), INIT, started + 3 * MS));
     assert_eq!(processes.len(), 2);
-    processes.add(seeded);
+    processes.add(seeded, started + 4 * MS);
     assert!(processes.get(40, started).unwrap().process.exit.is_some(), "an event knows more");
     assert!(!Key { tgid: 40, started_ns: 1_240 * MS }.is(Key { tgid: 40, started_ns: started }));
+}
+
+#[test]
+fn a_program_whose_start_was_not_told_is_found_in_proc() {
+    let found = |exe: &[u8]| {
+        let mut process = Process::new(Key { tgid: 40, started_ns: 1_230 * MS });
+        process.images = vec![Arc::new(Image { since_ns: 1_230 * MS, exe: exe.into(), ..Image::default() })];
+        process
+    };
+    let started = 1_230 * MS + 4_567;
+    let mut processes = table(&[exec((40, started), INIT, started + MS, b"/bin/sh")]);
+    let before = processes.text_bytes();
+    processes.add(found(b"/srv/root/bin/sh"), started + 2 * MS);
+    assert_eq!(processes.text_bytes(), before, "the same, from another root directory");
+    processes.add(found(b"/bin/cat"), started + 3 * MS);
+    assert_eq!(exe(&processes, 40, started + 2 * MS).as_deref(), Some(&b"/bin/sh"[..]));
+    assert_eq!(exe(&processes, 40, started + 3 * MS).as_deref(), Some(&b"/bin/cat"[..]));
+    processes.apply(&exec((40, started), INIT, started + 2 * MS, b"/bin/cat"));
+    assert_eq!(exe(&processes, 40, started + 2 * MS).as_deref(), Some(&b"/bin/cat"[..]), "told late");
+    processes.apply(&exit((40, started), INIT, started + 4 * MS));
+    processes.expire(u64::MAX);
+    assert_eq!((processes.len(), processes.text_bytes()), (0, 0));
 }
 
 #[test]

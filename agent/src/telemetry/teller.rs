@@ -17,8 +17,10 @@ use crate::processes::Key;
 
 /// How long the first alerts wait for who was there before. Reading `/proc` takes about 0.1 ms for each process.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
-/// How soon it is looked again after events were lost.
+/// How soon it is looked again after events were not told.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How soon it is asked again whether some were not, by events that tell no loss themselves.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Turns events into what readers get.
 pub(super) struct Teller {
@@ -28,11 +30,12 @@ pub(super) struct Teller {
     logs: Fanout<Log>,
     clock: Clock,
     looked: Option<Instant>,
+    asked: Instant,
 }
 
 impl Teller {
     pub(super) fn new(names: Names, watched: Watched, alerts: Fanout<Alert>, logs: Fanout<Log>) -> Teller {
-        Teller { names, watched, alerts, logs, clock: Clock::now(), looked: None }
+        Teller { names, watched, alerts, logs, clock: Clock::now(), looked: None, asked: Instant::now() }
     }
 
     pub(super) fn compare_clocks(&mut self) {
@@ -52,12 +55,20 @@ impl Teller {
     pub(super) fn process(&mut self, event: &ProcessEvent) {
         let header = &event.header;
         self.watched.table().apply(event);
-        if event.lost_before > 0 && self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) {
+        if self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) && (event.lost_before > 0 || self.is_behind()) {
             self.look();
         }
         if header.kind == EXEC && (self.watched.tells_host() || is_contained(header)) {
             self.executed(event);
         }
+    }
+
+    fn is_behind(&mut self) -> bool {
+        if self.asked.elapsed() < ASK_AGAIN {
+            return false;
+        }
+        self.asked = Instant::now();
+        self.watched.is_behind()
     }
 
     fn executed(&mut self, event: &ProcessEvent) {

@@ -1,6 +1,7 @@
 //! The monitor of processes as the agent has it: loaded or not and why, and the table that its events fill.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portcullis_ebpf::monitor::{Classes, Monitor, ProcessEvents, Visibility, Watch};
@@ -25,6 +26,8 @@ struct Inner {
     /// Why there is none, though it is wanted.
     trouble: Option<String>,
     table: Mutex<Processes>,
+    /// Events that were not told, as it was counted when it was last looked who lives.
+    untold: AtomicU64,
     reading: Reading,
 }
 
@@ -92,8 +95,21 @@ impl Watched {
         }
     }
 
+    /// Whether events were not told since it was last looked who lives: there was no room for them, or the kernel skipped the program.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.untold().is_some_and(|untold| untold != self.0.untold.load(Ordering::Relaxed))
+    }
+
+    fn untold(&self) -> Option<u64> {
+        let counts = self.0.monitor.as_ref()?.counts();
+        counts.map(|counts| counts.lost + counts.missed).inspect_err(|error| warn!("the monitor's losses cannot be read: {error}")).ok()
+    }
+
     /// Notes who runs now. Those of whom nothing was told since, and who are not among them, have ended unseen.
-    pub(super) fn look_around(&self) {
+    pub(crate) fn look_around(&self) {
+        if let Some(untold) = self.untold() {
+            self.0.untold.store(untold, Ordering::Relaxed);
+        }
         let now = clock_gettime(ClockId::Boottime);
         let now_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
         let found = seed::read(Path::new("/proc"));
@@ -104,7 +120,7 @@ impl Watched {
         let mut alive: Vec<_> = found.iter().map(|process| process.key).collect();
         alive.sort_unstable();
         // Not for all at once: events are waiting.
-        found.into_iter().for_each(|process| self.table().add(process));
+        found.into_iter().for_each(|process| self.table().add(process, now_ns));
         self.table().end_others(&alive, now_ns);
     }
 
