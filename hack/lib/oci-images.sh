@@ -54,7 +54,7 @@ make_debian_tar() {
 # The path of a tar of a small Debian with apt and gcc.
 debian_tar() {
     local version tar
-    version="$(printf '%s\n' "$CONTAINER_SUITE" "${CONTAINER_PACKAGES[@]}" | sha256sum | cut -c1-12)"
+    version="$(printf '%s\n' "$CONTAINER_SUITE" "${CONTAINER_PACKAGES[@]}" "${UNWANTED[@]}" | sha256sum | cut -c1-12)"
     tar="$(cache_dir)/oci/debian-$version.tar"
     [[ -e "$tar" ]] || with_lock oci-debian make_debian_tar "$tar" >&2
     printf '%s\n' "$tar"

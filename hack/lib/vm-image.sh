@@ -19,6 +19,9 @@ GUEST_PACKAGES=(
     podman procps runc strace systemd systemd-sysv util-linux
 )
 
+# Half of what gcc brings: optimising at link time and sanitizers, which nothing here compiles with.
+UNWANTED=('/usr/libexec/gcc/*/lto1' '/usr/bin/*lto-dump*' '/usr/lib/*san.so*' '/usr/lib/gcc/*san.a' '/usr/lib/*gprofng*')
+
 ROOT_DISK_MIB=4096
 PARTITION_START_MIB=1
 # The kernel finds its root by this identity, whatever order the disks appear in.
@@ -46,13 +49,14 @@ debootstrap_tree() {
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --dpkgopt='path-exclude=/usr/share/i18n/*' \
+        "${UNWANTED[@]/#/--dpkgopt=path-exclude=}" \
         "$suite" "$target" "$mirror"
 }
 
 image_recipe_hash() {
     {
-        printf '%s\n' "$1" "${SUITES[$1]}" "${GUEST_PACKAGES[*]}"
-        declare -f debootstrap_tree make_root_disk configure_root write_finish_script
+        printf '%s\n' "$1" "${SUITES[$1]}" "${GUEST_PACKAGES[*]}" "${UNWANTED[*]}"
+        declare -f debootstrap_tree make_root_disk configure_root write_import_script import_images
         cat "$HERE/guest/init"
         declare -f busybox_tar debian_tar
         printf '%s\n' "${CONTAINER_PACKAGES[*]}"
@@ -98,37 +102,45 @@ make_root_disk() {
         -d "$tree" "$disk" "$((ROOT_DISK_MIB - PARTITION_START_MIB - 1))M"
 }
 
-# What is done once inside the booted guest, so that no run has to: the container images are imported, and podman makes
-# its database.
-write_finish_script() {
+# What is done once, so that no run has to: the container images are imported, and podman makes its database. In the guest's own
+# root directory, with its own podman; /run/import has the images.
+write_import_script() {
     cat <<'SCRIPT'
 set -eu
 import() {
-    podman import --quiet --change "CMD=$3" "/run/import/$1" "localhost/$2:latest"
-    podman tag "localhost/$2:latest" "$2:latest"
+    podman --cgroup-manager=cgroupfs --events-backend=none --storage-driver=overlay import --quiet --change "CMD=$3" \
+        "/run/import/$1" "localhost/$2:latest"
+    podman --cgroup-manager=cgroupfs --events-backend=none --storage-driver=overlay tag "localhost/$2:latest" "$2:latest"
 }
 import busybox.tar busybox '["/bin/sh"]'
 import debian.tar debian '["/bin/bash"]'
-for runtime in crun runc; do
-    podman --runtime "$runtime" --cgroup-manager=cgroupfs run --rm busybox /bin/true
-done
-podman images
-sync
 SCRIPT
 }
 
-# Boots the new disk once, for real, and lets it keep what it wrote.
-finish_image() {
-    local kernel=$1 work=$2 scratch
-    scratch="$(mktemp -d "$work/finish.XXXXXX")"
-    write_finish_script >"$scratch/finish"
-    if ! "$HERE/vm" run --image "$work" --persistent --kernel-log "$work/kernel.log" \
-        --share "$scratch/finish:/run/import/finish" --share "$(busybox_tar):/run/import/busybox.tar" \
-        --share "$(debian_tar):/run/import/debian.tar" --timeout 1200 -- /bin/bash /run/import/finish >"$work/finish.log" 2>&1; then
-        tail -n 40 "$work/finish.log" >&2 || true
-        die "the new $kernel image did not come through its first boot"
-    fi
-    rm -rf "$scratch"
+# import_images TREE: a change of root, in a mount namespace that ends with it.
+import_images() {
+    local tree=$1 busybox debian
+    busybox="$(busybox_tar)"
+    debian="$(debian_tar)"
+    write_import_script >"$tree/tmp/import"
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --propagation private -- bash -c '
+        set -eu
+        tree=$1
+        mount --bind "$tree" "$tree"
+        mount -t proc proc "$tree/proc"
+        mount --rbind /sys "$tree/sys"
+        mount --rbind /dev "$tree/dev"
+        mount -t tmpfs tmpfs "$tree/run"
+        mkdir "$tree/run/import"
+        for image in busybox="$2" debian="$3"; do
+            : >"$tree/run/import/${image%%=*}.tar"
+            mount --bind "${image#*=}" "$tree/run/import/${image%%=*}.tar"
+        done
+        cd "$tree"
+        exec env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /bin/bash /tmp/import
+    ' import-images "$tree" "$busybox" "$debian"
+    rm -f "$tree/tmp/import"
 }
 
 build_image() {
@@ -148,10 +160,12 @@ build_image() {
     cp "$work"/tree/boot/vmlinuz-* "$work/vmlinuz"
     basename "$work"/tree/boot/vmlinuz-* | sed s/vmlinuz-// >"$work/release"
     configure_root "$work/tree"
+    import_images "$work/tree" >"$work/import.log" 2>&1 || {
+        tail -n 30 "$work/import.log" >&2
+        die "the container images could not be imported, see $work/import.log"
+    }
     make_root_disk "$work/tree" "$work/root.img"
     rm -rf --one-file-system "$work/tree"
-    say "$kernel: root disk made after $(($(now) - started)) s, importing the container images"
-    finish_image "$kernel" "$work"
     chmod 0444 "$work/root.img"
     : >"$work/ready"
     rm -rf "$dir"

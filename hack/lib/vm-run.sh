@@ -136,10 +136,8 @@ boot_once() {
         *) accel=("${OLD_TCG_ARGUMENTS[@]}") ;;
     esac
     [[ -z "$icount" ]] || accel=("${ICOUNT_ARGUMENTS[@]}")
-    local snapshot=on
-    [[ -n "$persistent" ]] && snapshot=off
     drives=(
-        -drive "file=$image/root.img,if=none,id=root,format=raw,snapshot=$snapshot" -device nvme,drive=root,serial=root
+        -drive "file=$image/root.img,if=none,id=root,format=raw,snapshot=on" -device nvme,drive=root,serial=root
         -drive "file=$run_dir/share.img,if=none,id=share,format=raw,read-only=on,file.locking=off" -device nvme,drive=share,serial=share
     )
     [[ -z "$results" ]] || drives+=(-drive "file=$run_dir/results.img,if=none,id=results,format=raw" -device nvme,drive=results,serial=results)
@@ -208,7 +206,7 @@ run_guest() (
     image=$1
     shift
     name="$(basename "$image" | cut -d- -f1)"
-    shares=() guest_env=() timeout=600 memory=2048 smp=1 systemd="" results="" keep_log="" kernel_append="" quiet="" persistent="" icount=""
+    shares=() guest_env=() timeout=600 memory=2048 smp=1 systemd="" results="" keep_log="" kernel_append="" quiet="" icount=""
     qemu_pid="" run_dir=""
     while (($#)); do
         case "$1" in
@@ -221,7 +219,6 @@ run_guest() (
             --kernel-log) keep_log="$(realpath -m "${2:?}")"; shift 2 ;;
             --append) kernel_append+=" ${2:?}"; shift 2 ;;
             --systemd) systemd=1; shift ;;
-            --persistent) persistent=1; shift ;;
             --quiet) quiet=1; shift ;;
             --icount) icount=1 smp=1; shift ;;
             --) shift; break ;;

@@ -122,14 +122,16 @@ impl Processes {
     /// Adds a process that was found at a time, and whose events began later or were lost. What an event has told already stays,
     /// but for a program whose start was not told: that it runs says so.
     pub fn add(&mut self, process: Process, at_ns: u64) {
-        let known = self.find(process.key).map(|known| (known.key, self.image(known, at_ns).is_some_and(|image| process.runs(image))));
+        let known =
+            self.find(process.key).map(|known| (known.key, self.image(known, at_ns).is_some_and(|image| process.runs(image))));
         match known {
             None => {
                 self.text_bytes += process.images.iter().map(|image| image.bytes()).sum::<usize>();
                 self.change(process.key, |new| *new = process);
             }
             Some((key, false)) => {
-                let Some(image) = process.images.last().map(|image| Arc::new(Image { since_ns: at_ns, ..Image::clone(image) })) else {
+                let Some(image) = process.images.last().map(|image| Arc::new(Image { since_ns: at_ns, ..Image::clone(image) }))
+                else {
                     return;
                 };
                 self.text_bytes += image.bytes();

@@ -102,7 +102,10 @@ impl Watched {
 
     fn untold(&self) -> Option<u64> {
         let counts = self.0.monitor.as_ref()?.counts();
-        counts.map(|counts| counts.lost + counts.missed).inspect_err(|error| warn!("the monitor's losses cannot be read: {error}")).ok()
+        counts
+            .map(|counts| counts.lost + counts.missed)
+            .inspect_err(|error| warn!("the monitor's losses cannot be read: {error}"))
+            .ok()
     }
 
     /// Notes who runs now. Those of whom nothing was told since, and who are not among them, have ended unseen.
