@@ -133,7 +133,7 @@ boot_once() {
     case "$(accelerator "$image")$QEMU_GOOD" in
         kvm*) accel=("${KVM_ARGUMENTS[@]}") ;;
         tcg1) accel=("${TCG_ARGUMENTS[@]}") ;;
-        *) accel=("${OLD_TCG_ARGUMENTS[@]}") ;;
+        *) accel=("${OLD_TCG_ARGUMENTS[@]}") smp=1 ;;
     esac
     [[ -z "$icount" ]] || accel=("${ICOUNT_ARGUMENTS[@]}")
     drives=(
