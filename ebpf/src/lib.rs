@@ -23,6 +23,7 @@ mod load;
 mod mmap;
 pub mod monitor;
 mod pins;
+mod preempt;
 mod probe;
 mod programs;
 mod ring;

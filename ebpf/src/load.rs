@@ -12,6 +12,7 @@ use aya::{Ebpf, EbpfLoader};
 use crate::elf::{self, Elf};
 use crate::kallsyms::Locks;
 use crate::pins::{self, Place};
+use crate::preempt::Preemption;
 use crate::programs::{Attach, Host, Ladder, Program, programs};
 use crate::{Error, probe, sys};
 
@@ -80,6 +81,9 @@ pub(crate) fn load(
         probe::require_active_lsm()?;
     }
     let host = Host::read(&programs)?;
+    if host.loses_labels() {
+        Preemption::now().require_sound()?;
+    }
     let (present, absent): (Vec<Program>, Vec<Program>) = programs.into_iter().partition(|p| host.has(p));
     for program in &absent {
         let Some(reason) = program.optional() else {

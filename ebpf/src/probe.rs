@@ -5,6 +5,7 @@ use std::fs;
 
 use crate::elf::Elf;
 use crate::pins::Place;
+use crate::preempt::Preemption;
 use crate::programs::{Attach, Host, Ladder, programs};
 use crate::{Error, OBJECT};
 
@@ -82,6 +83,7 @@ impl Probe {
                     let fix = fatal.then(|| kernel_fix(&program.attach).to_owned());
                     findings.push(Finding { what, fix, fatal });
                 }
+                findings.extend(host.loses_labels().then(Preemption::now).and_then(Preemption::finding));
                 Some(host.ladder())
             }
             Err(error) => {

@@ -119,6 +119,9 @@ pub(crate) struct Host {
 }
 
 const CAST: &str = "bpf_rdonly_cast";
+/// What Linux 6.2 gave those programs that have to wait for others' looks at a task's storage; with it, others do not have to. Linux 7
+/// has neither, and `bpf_rdonly_cast` (also of 6.2).
+const STORAGE_RECUR: &str = "bpf_task_storage_get_recur";
 const SETATTR: &str = "bpf_lsm_inode_setattr";
 
 impl Host {
@@ -129,7 +132,7 @@ impl Host {
         let btf = Btf::parse(&bytes)?;
         let names: Vec<String> = programs.iter().filter_map(Program::needs).collect();
         let mut wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
-        wanted.extend([CAST, SETATTR]);
+        wanted.extend([CAST, SETATTR, STORAGE_RECUR]);
         let found = btf.find(&wanted);
         // Linux 5.12 put a user namespace, later an idmap, before the dentry (include/linux/lsm_hook_defs.h).
         let arguments = found.get(SETATTR).and_then(|function| btf.arguments(*function));
@@ -145,6 +148,11 @@ impl Host {
     /// BTF id of `bpf_rdonly_cast`.
     pub(crate) fn cast(&self) -> Option<u32> {
         self.found.get(CAST).map(|found| found.id)
+    }
+
+    /// Whether a look at a task's storage may find nothing though there is something: see [`crate::preempt`].
+    pub(crate) fn loses_labels(&self) -> bool {
+        self.cast().is_none() && !self.found.contains_key(STORAGE_RECUR)
     }
 
     pub(crate) fn ladder(&self) -> Ladder {

@@ -1,14 +1,16 @@
 //! What is armed stays armed: an attacker in a container tries without a pause while our processes are killed and the
 //! kernel programs are upgraded.
 
+use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::Result;
 use crate::attacks;
-use crate::guest::Guest;
-use crate::process::{Dialogue, Talk};
+use crate::guest::{self, COMMAND_LIMIT, Guest};
+use crate::process::{self, Dialogue, Talk};
 use crate::report::Report;
 use crate::runtime::Runtime;
+use crate::{Failure, Result};
 
 /// Waiting for the attacker's last words.
 const LAST_WORDS: Duration = Duration::from_secs(60);
@@ -16,6 +18,11 @@ const LAST_WORDS: Duration = Duration::from_secs(60);
 const BETWEEN: Duration = Duration::from_millis(200);
 /// Until an upgrade is killed, at most; it grows eightfold from a millisecond, to meet every phase of loading.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Host processes that open files without a pause, so that tasks are preempted inside of our programs.
+const BUSY: usize = 3;
+/// How long the attacker tries among them.
+const BUSY_SECONDS: u32 = 10;
 
 /// Runs the suite.
 pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
@@ -61,7 +68,53 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
             })
         });
     }
+    if guest.wants("restarts/preempted") && !guest.without {
+        report.run("restarts/preempted", || preempted(guest, runtime));
+    }
     Ok(())
+}
+
+/// With the kernel preempting everywhere: nothing passes, or the programs are not loaded at all.
+fn preempted(guest: &Guest, runtime: Runtime) -> Result<std::result::Result<(), String>> {
+    let debugfs = guest.work.join("debugfs");
+    guest::make_directory(&debugfs)?;
+    process::must(Command::new("mount").args(["-t", "debugfs", "debugfs"]).arg(&debugfs), b"", COMMAND_LIMIT)?;
+    let model = debugfs.join("sched/preempt");
+    let before = fs::read_to_string(&model).map_err(|source| Failure::io(model.display(), source))?;
+    guest::write(&model, b"full")?;
+    let outcome = if labels_get_lost()? { refused(guest) } else { among_busy_tasks(guest, runtime) };
+    let usual = before.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("full", |(usual, _)| usual);
+    guest::write(&model, usual.as_bytes())?;
+    process::must(Command::new("umount").arg(&debugfs), b"", COMMAND_LIMIT)?;
+    outcome
+}
+
+/// Before Linux 6.2: see `ebpf/src/preempt.rs`.
+fn labels_get_lost() -> Result<bool> {
+    const RELEASE: &str = "/proc/sys/kernel/osrelease";
+    let release = fs::read_to_string(RELEASE).map_err(|source| Failure::io(RELEASE, source))?;
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    Ok((numbers.next(), numbers.next()) < (Some(6), Some(2)))
+}
+
+fn refused(guest: &Guest) -> Result<std::result::Result<(), String>> {
+    let load = guest.portcullis(&["load", "--anew"])?;
+    let doctor = guest.portcullis(&["doctor"])?;
+    let told = |text: &str| text.contains("preempt=voluntary");
+    let is_refused = load.code != Some(0) && told(&load.stderr) && doctor.code != Some(0) && told(&doctor.stdout);
+    Ok(if is_refused { Ok(()) } else { Err(format!("{}\n{}\n{}", load.complaint(), doctor.complaint(), doctor.stdout)) })
+}
+
+fn among_busy_tasks(guest: &Guest, runtime: Runtime) -> Result<std::result::Result<(), String>> {
+    guest.upgrade()?;
+    let start = |_| Dialogue::start(Command::new("sh").args(["-c", "while :; do : </etc/hostname; done"]));
+    let busy = (0..BUSY).map(start).collect::<Result<Vec<_>>>()?;
+    let outcome = under_attack(guest, runtime, BUSY_SECONDS, |_| {
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
+    });
+    drop(busy);
+    outcome
 }
 
 /// Starts the attacker, does `disturb` so often, and asks the attacker what it got.
