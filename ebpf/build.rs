@@ -24,6 +24,7 @@ struct {
 	struct pc_slot slot;
 	struct pc_cgroup cgroup;
 	struct pc_adoption adoption;
+	struct pc_label label;
 	struct pc_config config;
 	struct pc_event event;
 	struct pc_stats stats;

@@ -146,7 +146,7 @@ struct pc_set {
 
 #define PC_SLOT_ARMED 0x1u
 #define PC_SLOT_AUDITED 0x2u /* deny nothing, alert instead (annotation kubearmor-policy: audited) */
-#define PC_SLOT_DYING 0x4u   /* container removed; the slot is free when tasks is 0 */
+#define PC_SLOT_DYING 0x4u   /* container removed; user space frees the slot when no task has its label, see pc_labels */
 
 struct pc_slot {
 	unsigned int flags;   /* PC_SLOT_*; 0 is a free slot */
@@ -154,7 +154,7 @@ struct pc_slot {
 	unsigned int set;     /* one store switches the container to another set */
 	unsigned int gen;     /* policy generation, goes up at each switch; told in events */
 	unsigned int runtime_mntns; /* inode of the runtime's mount namespace: execs there are the runtime's own */
-	unsigned int tasks;   /* labelled tasks alive; kernel writes */
+	unsigned int unused;
 	unsigned long long root;    /* the container's root dentry; kernel writes it at the first labelled exec */
 	unsigned long long cgroup;  /* cgroup id it was armed for */
 	unsigned long long armed_ns; /* CLOCK_BOOTTIME */
@@ -183,6 +183,12 @@ struct pc_adoption {
 	unsigned int rooted;   /* init was met, and its root noted if the slot had none */
 	unsigned int labelled; /* tasks that got the label in this pass */
 	unsigned int failed;   /* tasks for whose label there was no memory */
+};
+
+/* What reading the pin of pc_labels (a task iterator) gives, one for each labelled task that has not ended. */
+struct pc_label {
+	unsigned int slot;
+	unsigned int epoch;
 };
 
 /* ---- configuration, one element -------------------------------------------------------------------------------------- */

@@ -49,7 +49,7 @@ SEC("iter/task")
 int pc_adopt(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct pc_task fresh = {}, *t;
+	struct pc_task fresh = {};
 	struct pc_adoption *a;
 	struct pc_slot *slot;
 	u32 zero = 0;
@@ -77,17 +77,36 @@ int pc_adopt(struct bpf_iter__task *ctx)
 	fresh.slot = a->slot;
 	fresh.epoch = a->epoch;
 	fresh.gen = slot->gen - 1; /* its source class is found at its next decision */
-	t = bpf_task_storage_get(&pc_tasks, task, &fresh, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!t) {
+	if (!bpf_task_storage_get(&pc_tasks, task, &fresh, BPF_LOCAL_STORAGE_GET_F_CREATE)) {
 		a->failed += 1;
 		return 0;
 	}
 	a->labelled += 1;
-	/* Who exits meanwhile is not counted, neither here nor by pc_task_exit. A count too high would keep the slot for ever. */
-	if (!(task->flags & PF_EXITING) && !(t->flags & PC_TASK_COUNTED)) {
-		t->flags |= PC_TASK_COUNTED;
-		__sync_fetch_and_add(&slot->tasks, 1);
-	}
+	return 0;
+}
+
+/*
+ * Which labels tasks have: what user space has to know before it gives a slot to another container. They are looked at and not
+ * counted at births and ends: where tracepoints can be preempted (Linux 7), the kernel skips their programs for some of these.
+ *
+ * A child is born with its label before it is in the list, and its parent is in the list until it is. User space reads twice: a task
+ * that was born during the first pass is there during the second.
+ */
+SEC("iter/task")
+int pc_labels(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct pc_label label;
+	struct pc_task *t;
+
+	if (!task || task->flags & PF_EXITING)
+		return 0;
+	t = bpf_task_storage_get(&pc_tasks, task, NULL, 0);
+	if (!t)
+		return 0;
+	label.slot = t->slot;
+	label.epoch = t->epoch;
+	bpf_seq_write(ctx->meta->seq, &label, sizeof(label)); /* without room it is asked for again (kernel/bpf/bpf_iter.c) */
 	return 0;
 }
 

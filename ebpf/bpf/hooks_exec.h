@@ -95,7 +95,7 @@ int BPF_PROG(pc_bprm_committed, struct linux_binprm *bprm)
 	if (!view_of_current(&v))
 		return 0;
 	gen = v.policy.gen;
-	v.task->flags &= PC_TASK_COUNTED;
+	v.task->flags = 0;
 	if (is_loader(bprm))
 		v.task->flags |= PC_TASK_LOADER;
 	if (v.set->sources > 1) {
@@ -139,36 +139,8 @@ int BPF_PROG(pc_task_alloc, struct task_struct *child, unsigned long clone_flags
 	if (!parent)
 		return 0;
 	copy = *parent;
-	copy.flags &= ~PC_TASK_COUNTED;
 	if (!bpf_task_storage_get(&pc_tasks, child, &copy, BPF_LOCAL_STORAGE_GET_F_CREATE))
 		return -ENOMEM;
-	return 0;
-}
-
-/* The fork can no longer fail: from here on the child counts (kernel/fork.c, copy_process; io_uring workers come by too). */
-SEC("tp_btf/task_newtask")
-int BPF_PROG(pc_task_new, struct task_struct *child, unsigned long clone_flags)
-{
-	struct pc_task *t = identity(child);
-	struct pc_slot *slot = t ? slot_at(t->slot) : NULL;
-
-	if (slot && slot->epoch == t->epoch && !(t->flags & PC_TASK_COUNTED)) {
-		t->flags |= PC_TASK_COUNTED;
-		__sync_fetch_and_add(&slot->tasks, 1);
-	}
-	return 0;
-}
-
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(pc_task_exit, struct task_struct *task)
-{
-	struct pc_task *t = identity(bpf_get_current_task_btf());
-	struct pc_slot *slot = t ? slot_at(t->slot) : NULL;
-
-	if (slot && slot->epoch == t->epoch && t->flags & PC_TASK_COUNTED) {
-		t->flags &= ~PC_TASK_COUNTED;
-		__sync_fetch_and_add(&slot->tasks, -1);
-	}
 	return 0;
 }
 

@@ -83,12 +83,10 @@ static __always_inline int label(struct task_struct *task)
 	fresh.slot = s.found.slot;
 	fresh.epoch = s.found.epoch;
 	fresh.gen = slot->gen;
-	fresh.flags = PC_TASK_COUNTED;
 	if (!bpf_task_storage_get(&pc_tasks, task, &fresh, BPF_LOCAL_STORAGE_GET_F_CREATE))
 		return -ENOMEM;
 	if (!slot->root)
 		slot->root = root;
-	__sync_fetch_and_add(&slot->tasks, 1);
 	return 1;
 }
 

@@ -14,7 +14,6 @@ struct pc_task {
 	u16 flags;
 };
 #define PC_TASK_LOADER 0x1u  /* runs a program loader by hand: what it maps as code is an execution */
-#define PC_TASK_COUNTED 0x2u /* in slot.tasks: during an upgrade two builds of the programs see each birth and death */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);

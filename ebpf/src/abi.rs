@@ -223,7 +223,7 @@ pub const MAX_SLOTS: u32 = 8192;
 pub const SLOT_ARMED: u32 = 0x1;
 /// Slot flag: deny nothing, alert instead.
 pub const SLOT_AUDITED: u32 = 0x2;
-/// Slot flag: the container was removed; the slot is free when [`Slot::tasks`] is 0.
+/// Slot flag: the container was removed; the slot can be freed when no task has its label, see [`crate::Kernel::labels`].
 pub const SLOT_DYING: u32 = 0x4;
 
 /// One armed container.
@@ -240,8 +240,8 @@ pub struct Slot {
     pub generation: u32,
     /// Inode of the runtime's mount namespace: execs there are the runtime's own. Stamped like [`Slot::runtime_root`].
     pub runtime_mntns: u32,
-    /// Labelled tasks alive; the kernel writes it.
-    pub tasks: u32,
+    /// Room for later.
+    pub unused: u32,
     /// The container's root dentry; the kernel writes it at the first labelled exec.
     pub root: u64,
     /// Cgroup id it was armed for.
@@ -368,6 +368,16 @@ pub struct Adoption {
     pub labelled: u32,
     /// Tasks for whose label there was no memory.
     pub failed: u32,
+}
+
+/// The label of a task, see [`crate::Kernel::labels`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct Label {
+    /// The slot of its container.
+    pub slot: u32,
+    /// [`Slot::epoch`] it was made for.
+    pub epoch: u32,
 }
 
 /// Header of an event; [`Event::path_len`] bytes of path follow it, not terminated.

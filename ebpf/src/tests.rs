@@ -50,9 +50,10 @@ fn the_mirrors_have_the_layout_of_the_header() {
         network, capabilities, rules, retired_at, hash, unmatched, spare,
     });
     same_layout!("pc_slot", abi::Slot, {
-        flags, epoch, set, generation = "gen", runtime_mntns, tasks, root, cgroup, armed_ns, runtime_root, spare,
+        flags, epoch, set, generation = "gen", runtime_mntns, unused, root, cgroup, armed_ns, runtime_root, spare,
     });
     same_layout!("pc_cgroup", abi::Cgroup, { slot, epoch });
+    same_layout!("pc_label", abi::Label, { slot, epoch });
     same_layout!("pc_adoption", abi::Adoption, { cgroup, slot, epoch, init, rooted, labelled, failed });
     same_layout!("pc_config", abi::Config, { layout, armed, pin_dev, spare });
     same_layout!("pc_stats", abi::Stats, { seq, lost, blocked, audited, unresolved, busy, torn, spare });

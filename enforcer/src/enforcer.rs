@@ -1,5 +1,6 @@
 //! Plan, arm, disarm, list: what every door calls.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -166,7 +167,8 @@ impl Enforcer {
             Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => None,
             Err(error) => return Err(error),
         };
-        let joined = |record| join(kernel.as_deref(), record);
+        let labels = kernel.as_ref().map(|kernel| kernel.labels()).transpose()?.unwrap_or_default();
+        let joined = |record| join(kernel.as_deref(), &labels, record);
         self.state.containers()?.into_iter().map(joined).collect()
     }
 
@@ -199,7 +201,11 @@ impl Enforcer {
     }
 }
 
-fn join<T: Tables>(tables: Option<&T>, record: ContainerRecord) -> Result<ArmedContainer, Error> {
+fn join<T: Tables>(
+    tables: Option<&T>,
+    labels: &BTreeMap<abi::Label, u32>,
+    record: ContainerRecord,
+) -> Result<ArmedContainer, Error> {
     let slot = tables.map(|tables| tables.read_slot(record.slot)).transpose()?;
     let slot = slot.filter(|slot| slot.epoch == record.epoch && slot.flags != 0);
     let status = match slot {
@@ -207,11 +213,14 @@ fn join<T: Tables>(tables: Option<&T>, record: ContainerRecord) -> Result<ArmedC
         Some(_) => Status::Leaving,
         None => Status::Lost,
     };
-    Ok(ArmedContainer { record, status, tasks: slot.map_or(0, |slot| slot.tasks) })
+    let label = slot.map(|slot| abi::Label { slot: record.slot, epoch: slot.epoch });
+    let tasks = label.and_then(|label| labels.get(&label).copied()).unwrap_or(0);
+    Ok(ArmedContainer { record, status, tasks })
 }
 
 pub(crate) fn arm_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, target: &Target<'_>) -> Result<Armed, Error> {
     let _lock = state.lock()?;
+    slots::free_left(tables)?;
     let before = state.container(&target.facts.id)?;
     let (set, reused) = set_of(tables, state, plan, target.facts)?;
     let tenant = Tenant {
@@ -288,10 +297,9 @@ pub(crate) fn disarm_in<T: Tables>(tables: &T, state: &StateDir, record: &Contai
     let retired = state.retire_container(record, seconds_since_1970());
     // What could not be disarmed keeps its record: it is told as armed, and can be tried again.
     let removed = if disarmed.is_ok() { state.remove_container(&record.id).map(drop) } else { Ok(()) };
-    // An exec that saw the slot armed may be about to label a task. When it has ended, `tasks` is right, and a slot with
-    // none may be taken by another.
-    let waited = tables.wait_readers().map_err(Error::from);
-    let swept = waited.and_then(|()| sets::sweep(tables, boottime_seconds())).and_then(|()| keep_rule_sets(tables, state));
+    let swept = slots::free_left(tables)
+        .and_then(|()| sets::sweep(tables, boottime_seconds()))
+        .and_then(|()| keep_rule_sets(tables, state));
     disarmed.and(removed).and(retired).and(swept)
 }
 

@@ -191,7 +191,8 @@ impl Enforcer {
         }
         if let Some(record) = &record
             && let Ok(kernel) = self.kernel()
-            && slots::armed(&*kernel, record.slot, record.epoch)?.is_some_and(|slot| slot.tasks > 0)
+            && slots::armed(&*kernel, record.slot, record.epoch)?.is_some()
+            && kernel.labels()?.contains_key(&abi::Label { slot: record.slot, epoch: record.epoch })
         {
             return Ok(false);
         }
@@ -214,6 +215,7 @@ impl Enforcer {
             // Also what containers that were switched have left behind.
             Ok(kernel) => {
                 let _lock = self.state().lock()?;
+                slots::free_left(&*kernel)?;
                 sets::sweep(&*kernel, boottime_seconds())?;
             }
             Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => {}

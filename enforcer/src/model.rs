@@ -36,6 +36,8 @@ struct Model {
     /// Tasks for whose label there is no memory.
     unlabelled_for_ever: Cell<u32>,
     init_is_gone: Cell<bool>,
+    /// By slot.
+    tasks: RefCell<BTreeMap<u32, u32>>,
 }
 
 impl Model {
@@ -52,6 +54,7 @@ impl Model {
             unlabelled: RefCell::default(),
             unlabelled_for_ever: Cell::new(0),
             init_is_gone: Cell::new(false),
+            tasks: RefCell::default(),
         }
     }
 
@@ -79,7 +82,7 @@ impl Model {
     }
 
     fn set_tasks(&self, slot: u32, tasks: u32) {
-        self.slots.borrow_mut()[slot as usize].tasks = tasks;
+        self.tasks.borrow_mut().insert(slot, tasks);
     }
 
     fn used_sets(&self) -> usize {
@@ -127,8 +130,13 @@ impl Tables for Model {
             return Ok(abi::Adoption { rooted: u32::from(!self.init_is_gone.get()), ..asked });
         }
         let labelled = self.unlabelled.borrow_mut().pop().unwrap_or(0);
-        self.slots.borrow_mut()[asked.slot as usize].tasks += labelled;
+        *self.tasks.borrow_mut().entry(asked.slot).or_default() += labelled;
         Ok(abi::Adoption { labelled, rooted: 1, failed: self.unlabelled_for_ever.get(), ..asked })
+    }
+    fn labels(&self) -> Result<BTreeMap<abi::Label, u32>, KernelError> {
+        let tasks = self.tasks.borrow();
+        let label = |slot: u32| abi::Label { slot, epoch: self.slot(slot).epoch };
+        Ok(tasks.iter().filter(|(_, tasks)| **tasks > 0).map(|(slot, tasks)| (label(*slot), *tasks)).collect())
     }
     fn stamp(&self, _slot: u32) -> Result<(), KernelError> {
         self.write()

@@ -1,7 +1,7 @@
 //! Slots: one per armed container.
 //!
-//! A slot is free when its flags are 0, or when its container is gone ([`abi::SLOT_DYING`]) and so are the tasks that carried
-//! its label. A new tenant has a new epoch: a label or cgroup of the old one matches nothing.
+//! A slot is free when its flags are 0. One whose container is gone ([`abi::SLOT_DYING`]) stays until no task carries its label any
+//! more, and then is freed by [`free_left`]. A new tenant has a new epoch: a label or cgroup of the old one matches nothing.
 //!
 //! All of it under the lock of the state directory.
 
@@ -22,8 +22,26 @@ pub(crate) struct Tenancy {
     pub(crate) epoch: u32,
 }
 
-fn is_free(slot: &abi::Slot) -> bool {
-    slot.flags == 0 || slot.flags & abi::SLOT_DYING != 0 && slot.tasks == 0
+/// Frees the slots whose containers are gone, with all their tasks.
+pub(crate) fn free_left<T: Tables>(tables: &T) -> Result<(), Error> {
+    let mut left = Vec::new();
+    for index in 0..abi::MAX_SLOTS {
+        let slot = tables.read_slot(index)?;
+        if slot.flags & abi::SLOT_DYING != 0 {
+            left.push(abi::Label { slot: index, epoch: slot.epoch });
+        }
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    // An exec that saw a slot armed may be about to label a task. When it has ended, the labels tell all.
+    tables.wait_readers()?;
+    // Twice: a task that is born during the first look is there at the second.
+    for _ in 0..2 {
+        let labels = tables.labels()?;
+        left.retain(|label| !labels.contains_key(label));
+    }
+    left.iter().try_for_each(|label| tables.store_slot_flags(label.slot, 0)).map_err(Error::from)
 }
 
 /// The sets that some slot needs.
@@ -31,7 +49,7 @@ pub(crate) fn sets_in_use<T: Tables>(tables: &T) -> Result<BTreeSet<u32>, Error>
     let mut used = BTreeSet::new();
     for index in 0..abi::MAX_SLOTS {
         let slot = tables.read_slot(index)?;
-        if !is_free(&slot) {
+        if slot.flags != 0 {
             used.insert(slot.set);
         }
     }
@@ -50,18 +68,15 @@ pub(crate) struct Tenant {
 
 /// Takes a free slot. It is not armed yet and looks free to others, who have to wait for the lock.
 pub(crate) fn take<T: Tables>(tables: &T, tenant: &Tenant) -> Result<Tenancy, Error> {
-    let (mut free, mut left) = (None, None);
+    let mut free = None;
     for index in 0..abi::MAX_SLOTS {
         let slot = tables.read_slot(index)?;
         if slot.flags == 0 {
             free = Some((index, slot.epoch));
             break;
         }
-        if is_free(&slot) {
-            left.get_or_insert((index, slot.epoch));
-        }
     }
-    let (index, epoch) = free.or(left).ok_or(Error::NoSlot { limit: abi::MAX_SLOTS })?;
+    let (index, epoch) = free.ok_or(Error::NoSlot { limit: abi::MAX_SLOTS })?;
     let epoch = epoch.wrapping_add(1).max(1);
     tables.store_slot_flags(index, 0)?;
     let slot = abi::Slot {

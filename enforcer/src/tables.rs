@@ -1,5 +1,7 @@
 //! The kernel's tables, as far as the enforcer writes them: [`Kernel`], or a model of it in tests.
 
+use std::collections::BTreeMap;
+
 use portcullis_ebpf::{Error, Kernel, abi};
 
 /// See the methods of the same names of [`Kernel`].
@@ -12,6 +14,7 @@ pub(crate) trait Tables {
     fn store_slot_flags(&self, index: u32, flags: u32) -> Result<(), Error>;
     fn store_slot_set(&self, index: u32, set: u32, generation: u32) -> Result<(), Error>;
     fn adopt(&self, adoption: abi::Adoption) -> Result<abi::Adoption, Error>;
+    fn labels(&self) -> Result<BTreeMap<abi::Label, u32>, Error>;
     fn stamp(&self, slot: u32) -> Result<(), Error>;
     fn segments(&self) -> Result<Vec<u32>, Error>;
     fn write_segment(&self, index: u32, offset: u32, bytes: &[u8]) -> Result<(), Error>;
@@ -46,6 +49,9 @@ impl Tables for Kernel {
     }
     fn adopt(&self, adoption: abi::Adoption) -> Result<abi::Adoption, Error> {
         Kernel::adopt(self, adoption)
+    }
+    fn labels(&self) -> Result<BTreeMap<abi::Label, u32>, Error> {
+        Kernel::labels(self)
     }
     fn stamp(&self, slot: u32) -> Result<(), Error> {
         Kernel::stamp(self, slot)

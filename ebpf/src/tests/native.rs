@@ -76,7 +76,7 @@ fn what_is_loaded_is_pinned_and_found_again() {
     assert!(matches!(Kernel::open_at(room.place()), Err(Error::NotLoaded)));
     let kernel = room.load(Options::default()).expect("loading");
     let first = kernel.programs().expect("programs");
-    assert_eq!(names(&first), ["pc_adopt", "pc_stamp", "pc_task_exit", "pc_task_new"]);
+    assert_eq!(names(&first), ["pc_adopt", "pc_labels", "pc_stamp"]);
     assert!(first.iter().all(|p| p.xlated_insns > 0 && p.attached == (p.name != "pc_stamp")), "{first:?}");
     assert_eq!(room.place().pinned_maps().expect("maps"), MAPS);
     let config = kernel.config().expect("config");
@@ -85,7 +85,7 @@ fn what_is_loaded_is_pinned_and_found_again() {
 
     let links = |kernel: &Kernel| {
         let build = kernel.programs().expect("programs")[0].build.clone();
-        fs::metadata(kernel.place.build(&build).join("pc_task_new")).expect("a pin").ino()
+        fs::metadata(kernel.place.build(&build).join("pc_labels")).expect("a pin").ino()
     };
     let pinned = links(&kernel);
     drop(kernel);
@@ -128,7 +128,7 @@ fn loading_anew_replaces_every_program_of_the_same_build() {
     let kernel = room.load(Options::default()).expect("loading");
     let links = room.root().join(format!("v{}", abi::LAYOUT)).join("links");
     let before = crate::pins::entries(&links).expect("links");
-    let pin = links.join(&before[0]).join("pc_task_exit");
+    let pin = links.join(&before[0]).join("pc_labels");
     let old = fs::metadata(&pin).expect("a pin").ino();
 
     let again = room.load(Options { anew: true, ..Options::default() }).expect("loading anew");
@@ -185,9 +185,9 @@ fn an_upgrade_that_was_cut_short_is_cleaned_up() {
     assert_eq!(crate::pins::entries(&links).expect("links"), [build.as_str()]);
 
     // A pin that somebody has removed is a reason to load anew, and what is left stays until then.
-    fs::remove_file(links.join(&build).join("pc_task_exit")).expect("removing a pin");
+    fs::remove_file(links.join(&build).join("pc_labels")).expect("removing a pin");
     let mended = room.load(by(Ladder::Cast)).expect("loading");
-    assert_eq!(names(&mended.programs().expect("programs")), ["pc_adopt", "pc_stamp", "pc_task_exit", "pc_task_new"]);
+    assert_eq!(names(&mended.programs().expect("programs")), ["pc_adopt", "pc_labels", "pc_stamp"]);
     assert_eq!(crate::pins::entries(&links).expect("links"), [build.as_str()]);
 }
 
@@ -205,7 +205,7 @@ fn tables_are_the_kernels_own_memory() {
     assert!(matches!(kernel.read_set(abi::MAX_SETS), Err(Error::Range { .. })));
     assert!(matches!(kernel.write_slot(abi::MAX_SLOTS, &abi::Slot::default()), Err(Error::Range { .. })));
 
-    let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 1, tasks: 4, runtime_mntns: 8, ..Default::default() };
+    let slot = abi::Slot { flags: abi::SLOT_ARMED, epoch: 1, unused: 4, runtime_mntns: 8, ..Default::default() };
     kernel.write_slot(0, &slot).expect("slot");
     kernel.store_slot_set(0, 12, 3).expect("switching");
     kernel.store_slot_flags(0, abi::SLOT_DYING).expect("flags");
@@ -267,7 +267,7 @@ fn a_slot_is_stamped_with_the_namespace_of_the_caller() {
     assert!(matches!(kernel.stamp(abi::MAX_SLOTS), Err(Error::Range { .. })));
 }
 
-/// A task of a cgroup of its own gets the label, with the count that goes down when it ends; others don't.
+/// A task of a cgroup of its own gets the label, and is listed with it until it ends; others don't.
 #[test]
 fn running_tasks_are_labelled_by_their_cgroup() {
     let Some(room) = Room::new("adopt") else {
@@ -293,11 +293,12 @@ fn running_tasks_are_labelled_by_their_cgroup() {
     let second = kernel.adopt(asked).expect("a pass");
     assert_eq!((second.labelled, second.rooted), (0, 1), "it has its label");
     let there = kernel.read_slot(3).expect("slot");
-    assert_eq!(there.tasks, 1);
     assert_ne!(there.root, 0);
+    let label = abi::Label { slot: 3, epoch: 4 };
+    assert_eq!(kernel.labels().expect("a pass"), [(label, 1)].into());
     child.kill().expect("a kill");
     child.wait().expect("its end");
-    assert_eq!(kernel.read_slot(3).expect("slot").tasks, 0);
+    assert!(kernel.labels().expect("a pass").is_empty());
     let stranger = kernel.adopt(abi::Adoption { cgroup: 1 << 60, ..asked }).expect("a pass");
     assert_eq!((stranger.labelled, stranger.rooted), (0, 0));
 }
