@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::mem::offset_of;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::Ordering;
 
 use crate::abi::{self, LAYOUT, MAX_SETS, MAX_SLOTS};
@@ -16,6 +17,8 @@ use crate::segment::Segment;
 use crate::table::Table;
 use crate::{Error, PROGRAMS, sys};
 
+/// Inode number of the first pid namespace, that of the host (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
+pub const FIRST_PID_NS: u32 = 0xefff_fffc;
 const ZERO: [u8; 4] = [0; 4];
 /// Most bytes that a list of tasks has: 8 for each of the kernel's 4,194,304 (`PID_MAX_LIMIT`, include/linux/threads.h).
 const MAX_LIST_BYTES: u64 = 32 << 20;
@@ -220,6 +223,12 @@ impl Kernel {
             *labels.entry(label).or_default() += 1;
         }
         Ok(labels)
+    }
+
+    /// Whether [`Kernel::labels`] tells of all tasks: the kernel lists those of the caller's pid namespace and of those below it.
+    #[must_use]
+    pub fn sees_all_tasks(&self) -> bool {
+        std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == FIRST_PID_NS.into())
     }
 
     /// Runs the iterator by this name.

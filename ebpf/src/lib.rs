@@ -36,7 +36,7 @@ mod tests;
 pub use error::Error;
 pub use events::{Event, Events};
 pub use inventory::ProgramInfo;
-pub use kernel::Kernel;
+pub use kernel::{FIRST_PID_NS, Kernel};
 pub use load::Options;
 pub use probe::{Finding, Lsm, Probe};
 pub use programs::Ladder;

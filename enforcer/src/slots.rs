@@ -22,7 +22,8 @@ pub(crate) struct Tenancy {
     pub(crate) epoch: u32,
 }
 
-/// Frees the slots whose containers are gone, with all their tasks.
+/// Frees the slots whose containers are gone, with all their tasks. Where not all tasks can be seen none is: rather a slot too few
+/// than a process whose policy is another container's.
 pub(crate) fn free_left<T: Tables>(tables: &T) -> Result<(), Error> {
     let mut left = Vec::new();
     for index in 0..abi::MAX_SLOTS {
@@ -31,7 +32,7 @@ pub(crate) fn free_left<T: Tables>(tables: &T) -> Result<(), Error> {
             left.push(abi::Label { slot: index, epoch: slot.epoch });
         }
     }
-    if left.is_empty() {
+    if left.is_empty() || !tables.sees_all_tasks() {
         return Ok(());
     }
     // An exec that saw a slot armed may be about to label a task. When it has ended, the labels tell all.

@@ -15,6 +15,7 @@ pub(crate) trait Tables {
     fn store_slot_set(&self, index: u32, set: u32, generation: u32) -> Result<(), Error>;
     fn adopt(&self, adoption: abi::Adoption) -> Result<abi::Adoption, Error>;
     fn labels(&self) -> Result<BTreeMap<abi::Label, u32>, Error>;
+    fn sees_all_tasks(&self) -> bool;
     fn stamp(&self, slot: u32) -> Result<(), Error>;
     fn segments(&self) -> Result<Vec<u32>, Error>;
     fn write_segment(&self, index: u32, offset: u32, bytes: &[u8]) -> Result<(), Error>;
@@ -52,6 +53,9 @@ impl Tables for Kernel {
     }
     fn labels(&self) -> Result<BTreeMap<abi::Label, u32>, Error> {
         Kernel::labels(self)
+    }
+    fn sees_all_tasks(&self) -> bool {
+        Kernel::sees_all_tasks(self)
     }
     fn stamp(&self, slot: u32) -> Result<(), Error> {
         Kernel::stamp(self, slot)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use portcullis_ebpf::FIRST_PID_NS;
 use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::{self, NO_SLOT};
 use prost::Message;
@@ -18,9 +19,6 @@ use crate::alerts::fanout::Item;
 use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes};
 use crate::alerts::line::Container;
 use crate::kubearmor::{self, Host};
-
-/// `PROC_PID_INIT_INO` (include/linux/proc_ns.h): the first pid namespace, that of the host.
-const FIRST_PID_NS: u32 = 0xefff_fffc;
 
 /// Whether a process is a container's: labelled, or in a pid namespace of its own.
 pub(crate) fn is_contained(header: &abi::Process) -> bool {
