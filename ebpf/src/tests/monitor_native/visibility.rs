@@ -6,16 +6,13 @@ use std::time::Duration;
 use super::super::native::Room;
 use super::access::{Shell, drain};
 use super::{inode, kinds, load, load_all};
-use crate::Error;
 use crate::monitor::abi::{self, EXEC, EXIT, FORK};
 use crate::monitor::load::Sizes;
 use crate::monitor::{Classes, Monitor, ProcessEvent, ProcessEvents, Visibility};
+use crate::{Error, FIRST_PID_NS};
 
 const HOST: Visibility = Visibility { host: Classes::PROCESS, containers: Classes::NONE };
 const CONTAINERS: Visibility = Visibility { host: Classes::NONE, containers: Classes::PROCESS };
-
-/// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the first pid namespace.
-const FIRST_PID_NS: u32 = 0xefff_fffc;
 
 /// All that was told, and in it the one process that was started with this argument.
 fn marked(events: &mut ProcessEvents, mark: &str) -> Vec<ProcessEvent> {
