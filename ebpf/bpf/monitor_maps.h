@@ -89,10 +89,13 @@ struct {
 	__type(value, struct pc_mon_stats);
 } pc_mon_stats SEC(".maps");
 
-/* Of processes alone, and not the ring of the alerts: however many of them there are, they displace no denial. */
+/*
+ * Of processes alone, and not the ring of the alerts: however many of them there are, they displace no denial. Mapped twice over by the
+ * reader (kernel/bpf/ringbuf.c), so that it has each byte of it twice among its resident ones.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
+	__uint(max_entries, 2 << 20);
 } pc_mon_process SEC(".maps");
 
 /* Of accesses alone: there are many more of them than of processes, and these must not be displaced either. */

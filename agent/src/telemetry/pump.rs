@@ -16,7 +16,7 @@ use super::teller::Teller;
 
 /// How long one wait lasts at most; then the clocks are compared anew.
 const TICK: Duration = Duration::from_secs(600);
-/// Most events of processes that are read before one alert. Each takes microseconds, and the ring holds about 20,000: what is left
+/// Most events of processes that are read before one alert. Each takes microseconds, and the ring holds about 10,000: what is left
 /// behind, the next alerts make up for.
 pub(super) const MAX_PER_ALERT: usize = 4096;
 /// How often so many are read at once when a ring was opened: more than it holds.
