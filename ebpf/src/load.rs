@@ -82,7 +82,7 @@ pub(crate) fn load(
     }
     let host = Host::read(&programs)?;
     if host.loses_labels() {
-        Preemption::now().require_sound()?;
+        notes.extend(Preemption::now().require_sound()?);
     }
     let (present, absent): (Vec<Program>, Vec<Program>) = programs.into_iter().partition(|p| host.has(p));
     for program in &absent {

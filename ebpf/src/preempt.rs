@@ -76,11 +76,11 @@ impl Preemption {
         Some(Finding { what, fix: Some(FIX.to_owned()), fatal })
     }
 
-    /// Refuses such a kernel if it preempts everywhere.
-    pub(crate) fn require_sound(self) -> Result<(), Error> {
+    /// Refuses such a kernel if it preempts everywhere; the doubt, in a sentence, if that can't be told.
+    pub(crate) fn require_sound(self) -> Result<Option<String>, Error> {
         match self.finding() {
             Some(Finding { what, fix: Some(fix), fatal: true }) => Err(Error::Unsupported { reason: what, fix }),
-            _ => Ok(()),
+            finding => Ok(finding.map(|finding| finding.what)),
         }
     }
 }
@@ -125,8 +125,9 @@ mod tests {
 
     #[test]
     fn only_what_is_known_to_leak_is_refused() {
-        assert!(Preemption::Voluntary.require_sound().is_ok() && Preemption::Voluntary.finding().is_none());
-        assert!(Preemption::Unknown.require_sound().is_ok() && Preemption::Unknown.finding().is_some());
+        assert_eq!(Preemption::Voluntary.require_sound().unwrap(), None);
+        let doubt = Preemption::Unknown.require_sound().unwrap().expect("it is said");
+        assert!(doubt.contains("can't be read"), "{doubt}");
         let refused = Preemption::Full.require_sound().unwrap_err().to_string();
         assert!(refused.contains("preempt=voluntary"), "{refused}");
     }

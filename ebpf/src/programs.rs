@@ -119,8 +119,8 @@ pub(crate) struct Host {
 }
 
 const CAST: &str = "bpf_rdonly_cast";
-/// What Linux 6.2 gave those programs that have to wait for others' looks at a task's storage; with it, others do not have to. Linux 7
-/// has neither, and `bpf_rdonly_cast` (also of 6.2).
+/// Linux 6.2 has it for the programs that must not wait inside of each other, and since then no other program gives way to a look at a
+/// task's storage that is under way. Linux 7 needs it no more; there `bpf_rdonly_cast`, which is also of 6.2, tells.
 const STORAGE_RECUR: &str = "bpf_task_storage_get_recur";
 const SETATTR: &str = "bpf_lsm_inode_setattr";
 

@@ -81,8 +81,9 @@ fn preempted(guest: &Guest, runtime: Runtime) -> Result<std::result::Result<(), 
     process::must(Command::new("mount").args(["-t", "debugfs", "debugfs"]).arg(&debugfs), b"", COMMAND_LIMIT)?;
     let model = debugfs.join("sched/preempt");
     let before = fs::read_to_string(&model).map_err(|source| Failure::io(model.display(), source))?;
+    let is_to_refuse = labels_get_lost()?;
     guest::write(&model, b"full")?;
-    let outcome = if labels_get_lost()? { refused(guest) } else { among_busy_tasks(guest, runtime) };
+    let outcome = if is_to_refuse { refused(guest) } else { among_busy_tasks(guest, runtime) };
     let usual = before.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("full", |(usual, _)| usual);
     guest::write(&model, usual.as_bytes())?;
     process::must(Command::new("umount").arg(&debugfs), b"", COMMAND_LIMIT)?;
