@@ -27,6 +27,7 @@ mod feeder;
 mod instance;
 pub mod kubearmor;
 pub mod logs;
+mod memory;
 mod metrics;
 pub mod node;
 pub mod processes;

@@ -235,6 +235,7 @@ impl<N: Node> Reconciler<N> {
             milliseconds = started.elapsed().as_millis(),
             "running containers brought under their policies"
         );
+        crate::memory::give_back();
     }
 
     /// Keeps account of what came of each container.

@@ -141,7 +141,9 @@ fn follow(guest: &Guest, observers: &[Observer], switches: u32) -> Result<Vec<Du
             let seen = observers.iter().map(|observer| Seen::first(&observer.seen(), version, begin));
             Ok(seen.collect::<Option<Vec<Duration>>>())
         })?;
-        late.extend(met.into_iter().map(|time| time.saturating_sub(begin)));
+        let met = met.into_iter().map(|time| time.saturating_sub(begin));
+        println!("# a switch was met within {} ms", met.clone().max().unwrap_or_default().as_millis());
+        late.extend(met);
     }
     Ok(late)
 }
