@@ -29,6 +29,7 @@ pub mod kubearmor;
 pub mod logs;
 mod metrics;
 pub mod node;
+mod ocsf;
 pub mod processes;
 mod reconcile;
 mod run;

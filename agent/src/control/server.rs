@@ -15,7 +15,7 @@ use tracing::debug;
 use super::{Body, Call, EventClass, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES};
 use super::{Refusal, RefusalKind, Reply, Request, VERSION, Wanted};
 use crate::alerts::fanout::{Item, Next, Subscription};
-use crate::alerts::{Alert, Format};
+use crate::alerts::Alert;
 use crate::logs::Log;
 use crate::socket::Socket;
 use crate::telemetry::Telemetry;
@@ -131,7 +131,6 @@ impl Conversation {
     async fn follow(mut self, feed: Feed, wanted: Wanted) -> io::Result<()> {
         let Wanted { class, filter, count, format } = wanted;
         self.say(Body::Ok(Following { schema: format.schema(class) })).await?;
-        let format = Format::from(format);
         let mut left = count.unwrap_or(u64::MAX);
         while left > 0 {
             let next = tokio::select! {
@@ -140,8 +139,8 @@ impl Conversation {
             };
             let line = match &next {
                 Fed::Lost(class, lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost })?,
-                Fed::Alert(alert) if filter.takes(alert) => [alert.rendered(format), &b"\n"[..]].concat(),
-                Fed::Log(log) if filter.takes_log(log) => [log.rendered(format), &b"\n"[..]].concat(),
+                Fed::Alert(alert) if filter.takes(alert) => [&alert.written(format), &b"\n"[..]].concat(),
+                Fed::Log(log) if filter.takes_log(log) => [&log.written(format), &b"\n"[..]].concat(),
                 Fed::Alert(_) | Fed::Log(_) => continue,
             };
             left -= u64::from(!matches!(next, Fed::Lost(..)));
