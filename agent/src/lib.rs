@@ -41,6 +41,8 @@ mod watch;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod schemas;
 
 pub use answers::policy_table;
 pub use error::Error;
