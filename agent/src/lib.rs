@@ -11,7 +11,8 @@
 //! SIGHUP, `reload` ─────────┘                       └─ book: what failed, for the status
 //! runtimes ─ NRI plugin ─ doorway ─> node: expect, start      (in the call; the runtime waits)
 //! kernel rings ─ telemetry (1 thread) ─> fanouts ─┬─> control socket ─> portcullis events
-//!                                                 └─> feeder (gRPC) ─> karmor, relay
+//!                                                 ├─> feeder (gRPC) ─> karmor, relay
+//!                                                 └─> sinks ─> file
 //! log ─ messages ─> fanout ─────────────────────> feeder
 //! status, kernel counters ─ metrics ────────────> Prometheus
 //! ```
@@ -34,6 +35,7 @@ pub mod processes;
 mod reconcile;
 mod run;
 pub mod service;
+mod sinks;
 mod socket;
 mod systemd;
 mod telemetry;
