@@ -21,7 +21,7 @@ use portcullis_agent::control::{AgentStatus, Call, Client, Outcome};
 use portcullis_agent::kubearmor::Host;
 use portcullis_agent::service::{Service, Settings, runtime};
 use portcullis_agent::{Messages, Telemetry};
-use portcullis_enforcer::{Config, Enforcer};
+use portcullis_enforcer::{Config, Enforcer, Sinks};
 use tokio::signal::unix::{SignalKind, signal};
 
 type Failed = Box<dyn Error>;
@@ -52,6 +52,7 @@ fn settings(directory: &Path, socket: &Path, metrics_listen: Option<SocketAddr>,
         control_socket: directory.join("agent.sock"),
         feeder_socket: directory.join("feeder.sock"),
         feeder_tcp: None,
+        sinks: Sinks::default(),
         metrics_listen,
         uid: rustix::process::geteuid().as_raw(),
         host: Host::default(),

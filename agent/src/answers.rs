@@ -16,6 +16,7 @@ use crate::control::{
 use crate::node::Node;
 use crate::processes::{Container, Key, Members};
 use crate::reconcile::{Book, Inbox, Task};
+use crate::sinks;
 use crate::telemetry::Telemetry;
 
 /// Tells how a connection stands.
@@ -33,6 +34,8 @@ pub(crate) struct Desk<N> {
     pub(crate) feeder_trouble: Option<String>,
     /// Why nobody can read metrics.
     pub(crate) metrics_trouble: Option<String>,
+    /// Where events are put by the agent itself.
+    pub(crate) sinks: Vec<sinks::Account>,
     /// In seconds since 1970.
     pub(crate) started_at: u64,
 }
@@ -89,6 +92,7 @@ impl<N: Node> Desk<N> {
             },
             monitor: self.telemetry.watched.status(),
             logs: LogsStatus { logs: logs.items, readers: logs.readers, waiting: logs.waiting, lost: logs.lost },
+            sinks: self.sinks.iter().map(sinks::Account::status).collect(),
         })
     }
 

@@ -11,7 +11,8 @@
 //! SIGHUP, `reload` ─────────┘                       └─ book: what failed, for the status
 //! runtimes ─ NRI plugin ─ doorway ─> node: expect, start      (in the call; the runtime waits)
 //! kernel rings ─ telemetry (1 thread) ─> fanouts ─┬─> control socket ─> portcullis events
-//!                                                 └─> feeder (gRPC) ─> karmor, relay
+//!                                                 ├─> feeder (gRPC) ─> karmor, relay
+//!                                                 └─> sinks ─> file
 //! log ─ messages ─> fanout ─────────────────────> feeder
 //! status, kernel counters ─ metrics ────────────> Prometheus
 //! ```
@@ -30,10 +31,12 @@ pub mod logs;
 mod memory;
 mod metrics;
 pub mod node;
+mod ocsf;
 pub mod processes;
 mod reconcile;
 mod run;
 pub mod service;
+mod sinks;
 mod socket;
 mod systemd;
 mod telemetry;
@@ -41,6 +44,8 @@ mod watch;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod schemas;
 
 pub use answers::policy_table;
 pub use error::Error;

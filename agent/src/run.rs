@@ -89,6 +89,7 @@ fn settings(enforcer: &Enforcer, started_by_runtime: bool) -> Settings {
         control_socket: config.control_socket(),
         feeder_socket: config.feeder_socket(),
         feeder_tcp: config.feeder.tcp.clone(),
+        sinks: config.sinks.clone(),
         metrics_listen: config.metrics_listen,
         uid: rustix::process::geteuid().as_raw(),
         host: Host::this(&config.cluster_name),

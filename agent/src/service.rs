@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use portcullis_enforcer::Tcp;
+use portcullis_enforcer::{Sinks, Tcp};
 use portcullis_nri_plugin::{Connection, Gate, Plugin};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use crate::kubearmor::Host;
 use crate::metrics::{self, Metrics};
 use crate::node::Node;
 use crate::reconcile::{self, Book, Inbox, Task};
+use crate::sinks;
 use crate::socket::Socket;
 use crate::telemetry::Telemetry;
 use crate::watch::{Change, Watch};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub feeder_socket: PathBuf,
     /// Where others than root may.
     pub feeder_tcp: Option<Tcp>,
+    /// Where events are put.
+    pub sinks: Sinks,
     /// Where numbers are told to Prometheus.
     pub metrics_listen: Option<SocketAddr>,
     /// The user id that may use the sockets.
@@ -134,6 +137,7 @@ impl Service {
                 connection.run(stop).await.map_err(Error::RuntimeLeft)
             });
         }
+        let sinks = sinks::start(&settings.sinks, &telemetry, &stopped, &mut tasks)?;
         let feeder = Feeder::new(telemetry.clone(), messages, settings.host.clone());
         let desk = Desk {
             node,
@@ -144,6 +148,7 @@ impl Service {
             nri_required: settings.nri_required,
             feeder_trouble,
             metrics_trouble,
+            sinks,
             started_at: reconcile::seconds_since_1970(),
         };
         let desk = Arc::new(desk);

@@ -1,6 +1,6 @@
 //! The agent's part of `portcullis status`.
 
-use portcullis_agent::control::{AgentStatus, ConnectionStatus, Link, LogsStatus, MonitorStatus};
+use portcullis_agent::control::{AgentStatus, ConnectionStatus, Link, LogsStatus, MonitorStatus, SinkStatus};
 
 use crate::failure::Failure;
 use crate::output::{self, printable};
@@ -10,7 +10,8 @@ pub(crate) fn is_well(agent: &AgentStatus) -> bool {
     let connected = agent.nri.connections.iter().all(|connection| connection.link == Link::Up);
     let watched = agent.monitor.trouble.is_none() || !agent.monitor.required;
     let as_required = (connected || !agent.nri.required) && watched;
-    agent.policies.unreadable.is_none() && agent.containers.troubles.is_empty() && as_required
+    let written = agent.sinks.iter().all(|sink| sink.trouble.is_none());
+    agent.policies.unreadable.is_none() && agent.containers.troubles.is_empty() && as_required && written
 }
 
 pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
@@ -41,6 +42,7 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
     if let Some(reason) = &agent.metrics_trouble {
         output::line(&format!("NOT SERVED metrics: {}", printable(reason)))?;
     }
+    agent.sinks.iter().try_for_each(|sink| output::line(&sink_line(sink)))?;
     monitor_lines(&agent.monitor, &agent.logs).iter().try_for_each(|line| output::line(line))?;
     for trouble in &containers.troubles {
         output::line(&format!(
@@ -52,6 +54,15 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
         ))?;
     }
     Ok(())
+}
+
+fn sink_line(sink: &SinkStatus) -> String {
+    let SinkStatus { sink, to, written, lost, trouble } = sink;
+    let state = match trouble {
+        None => String::new(),
+        Some(reason) => format!("; NOT WRITTEN NOW: {reason}"),
+    };
+    printable(&format!("sink {sink} {to}: {written} events written, {lost} lost{state}"))
 }
 
 fn monitor_lines(monitor: &MonitorStatus, logs: &LogsStatus) -> Vec<String> {
@@ -112,6 +123,7 @@ mod tests {
             alerts: Default::default(),
             monitor,
             logs: Default::default(),
+            sinks: Vec::new(),
         }
     }
 
@@ -119,6 +131,19 @@ mod tests {
     fn a_monitor_that_is_not_there_is_trouble_where_it_is_required() {
         assert!(is_well(&agent(false, Some("no BTF"))) && is_well(&agent(true, None)));
         assert!(!is_well(&agent(true, Some("no BTF"))));
+    }
+
+    #[test]
+    fn a_sink_that_cannot_write_is_trouble_and_says_why() {
+        let mut well = agent(false, None);
+        let sink = SinkStatus { sink: "file".to_owned(), to: "/e".to_owned(), written: 4, lost: 1, trouble: None };
+        assert_eq!(sink_line(&sink), "sink file /e: 4 events written, 1 lost");
+        well.sinks = vec![sink.clone()];
+        assert!(is_well(&well));
+        let full = SinkStatus { trouble: Some("no space\n".to_owned()), ..sink };
+        assert_eq!(sink_line(&full), "sink file /e: 4 events written, 1 lost; NOT WRITTEN NOW: no space\\n");
+        well.sinks = vec![full];
+        assert!(!is_well(&well));
     }
 
     #[test]

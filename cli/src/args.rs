@@ -228,6 +228,8 @@ pub(crate) enum EventOutput {
     Table,
     /// The JSON of KubeArmor.
     Kubearmor,
+    /// Events of OCSF 1.7, as JSON.
+    Ocsf,
 }
 
 #[derive(Debug, Clone, Copy, Args)]

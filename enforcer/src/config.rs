@@ -27,12 +27,20 @@
 //! monitor:                   # who executes what: for alerts that say who, and as events of their own
 //!   enabled: auto            # true and false say whether its absence is trouble, or it is not to be used
 //!   host: false              # true: what the host's processes execute is an event, too
+//! sinks:                     # where the agent puts events by itself
+//!   file:                    # a file of lines, rotated by its size
+//!     path: /var/log/portcullis/events.json
+//!     format: lines          # or kubearmor, ocsf
+//!     what: all              # or alerts, logs (what is no alert)
+//!     maxBytes: 67108864     # then it becomes events.json.1, and that one .2
+//!     keep: 5                # older ones that stay
 //! ```
 //!
 //! Every field may be left out, and so may the file.
 
 mod feeder;
 mod monitor;
+mod sinks;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -43,6 +51,7 @@ use saphyr_parser::{Event, Marker, Parser};
 
 pub use self::feeder::{Feeder, Protection, Tcp, Tls};
 pub use self::monitor::{Monitor, MonitorEnabled};
+pub use self::sinks::{FileSink, LineFormat, SinkEvents, Sinks};
 use crate::Error;
 use crate::files;
 
@@ -56,7 +65,7 @@ const LIST_FIELD: &str = "nri.sockets";
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 26] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -78,6 +87,11 @@ const FIELDS: [&str; 21] = [
     "metrics.listen",
     "monitor.enabled",
     "monitor.host",
+    "sinks.file.path",
+    "sinks.file.format",
+    "sinks.file.what",
+    "sinks.file.maxBytes",
+    "sinks.file.keep",
 ];
 
 /// Whether to connect to the runtimes' NRI sockets.
@@ -146,6 +160,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// The monitor of processes.
     pub monitor: Monitor,
+    /// Where the agent puts events by itself.
+    pub sinks: Sinks,
 }
 
 impl Default for Config {
@@ -161,6 +177,7 @@ impl Default for Config {
             feeder: Feeder::default(),
             metrics_listen: None,
             monitor: Monitor::default(),
+            sinks: Sinks::default(),
         }
     }
 }
@@ -189,10 +206,12 @@ impl Config {
         let text = std::str::from_utf8(text).map_err(|_| wrong((1, 1), "the file is not UTF-8; save it as UTF-8".to_owned()))?;
         let mut config = Config::default();
         let mut feeder = feeder::Written::default();
+        let mut sinks = sinks::Written::default();
         for field in fields(text).map_err(|(at, message)| wrong(at, message))? {
-            config.set(&field, &mut feeder).map_err(|message| wrong(field.at, message))?;
+            config.set(&field, &mut feeder, &mut sinks).map_err(|message| wrong(field.at, message))?;
         }
         config.feeder = feeder.meant().map_err(|(at, message)| wrong(at, message))?;
+        config.sinks = sinks.meant().map_err(|(at, message)| wrong(at, message))?;
         Ok(config)
     }
 
@@ -208,7 +227,7 @@ impl Config {
         self.feeder.socket.clone().unwrap_or_else(|| self.state_dir.join("feeder.sock"))
     }
 
-    fn set(&mut self, field: &Field, feeder: &mut feeder::Written) -> Result<(), String> {
+    fn set(&mut self, field: &Field, feeder: &mut feeder::Written, sinks: &mut sinks::Written) -> Result<(), String> {
         if (field.name == LIST_FIELD) != field.list.is_some() {
             return Err(format!("{LIST_FIELD} is a list, like `sockets: [/var/run/nri/nri.sock]`"));
         }
@@ -243,7 +262,7 @@ impl Config {
             "clusterName" => self.cluster_name = field.value.clone(),
             "metrics" => return Err("metrics is a mapping with listen".to_owned()),
             "metrics.listen" => self.metrics_listen = Some(address(field)?),
-            _ if feeder.set(field)? || self.monitor.set(field)? => {}
+            _ if feeder.set(field)? || self.monitor.set(field)? || sinks.set(field)? => {}
             unknown => return Err(format!("there is no field `{unknown}`; known are {}", FIELDS.join(", "))),
         }
         Ok(())

@@ -27,7 +27,8 @@ mod tables;
 pub mod unknown;
 
 pub use config::{
-    CONFIG_FILE, Config, FailPolicy, Feeder, MAX_CONFIG_BYTES, Monitor, MonitorEnabled, Nri, NriEnabled, Protection, Tcp, Tls,
+    CONFIG_FILE, Config, FailPolicy, Feeder, FileSink, LineFormat, MAX_CONFIG_BYTES, Monitor, MonitorEnabled, Nri, NriEnabled,
+    Protection, SinkEvents, Sinks, Tcp, Tls,
 };
 pub use enforcer::{Armed, ArmedContainer, Enforcer, Status};
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! An alert on its way: named once, and rendered once in each format that some reader asks for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,9 @@ use super::fanout::Item;
 use super::format::{FORMATS, Format, Renderings, json_bytes};
 use super::line::{Container, Line};
 use super::process::ProcessFacts;
+use crate::control::EventFormat;
 use crate::kubearmor::{self, Host};
+use crate::ocsf;
 
 /// An alert.
 #[derive(Debug)]
@@ -54,6 +57,16 @@ impl Alert {
         };
         alert.bytes = alert.account();
         alert
+    }
+
+    /// The alert as a line, without its end.
+    #[must_use]
+    pub fn written(&self, format: EventFormat) -> Cow<'_, [u8]> {
+        match format {
+            EventFormat::Json => Cow::Borrowed(self.rendered(Format::Line)),
+            EventFormat::Kubearmor => Cow::Borrowed(self.rendered(Format::KubeArmor)),
+            EventFormat::Ocsf => Cow::Owned(kubearmor::json(&ocsf::Event::from(self))),
+        }
     }
 
     /// The alert in a format. The first who wants it waits for it to be written.

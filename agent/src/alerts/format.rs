@@ -1,4 +1,5 @@
-//! The formats in which events are written, each once.
+//! The formats in which events are written once, for all who want them. OCSF's is not among them: few follow that, and an event's
+//! place in a queue is counted with all that may be kept of it.
 
 use std::sync::OnceLock;
 

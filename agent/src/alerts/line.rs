@@ -31,11 +31,11 @@ pub fn means(name: &str, id: &str, container_name: &str) -> bool {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
-    schema: &'static str,
+    pub(crate) schema: &'static str,
     pub(crate) time: String,
-    cpu: u32,
+    pub(crate) cpu: u32,
     /// Counts the alerts of this CPU, delivered or not.
-    sequence: u64,
+    pub(crate) sequence: u64,
     /// Alerts of this CPU, just before this one, that were not delivered.
     pub(crate) lost_before: u64,
     /// `block` or `audit`: what was done.
@@ -47,7 +47,7 @@ pub struct Line {
     /// A path, a socket as FAMILY,TYPE,PROTOCOL, or a capability.
     pub(crate) object: String,
     /// The path is longer, or begins outside the container.
-    object_cut: bool,
+    pub(crate) object_cut: bool,
     /// `rule`, `default-posture`, `alias`, `unresolved`, `self-protection` or `orphan`: what the verdict rests on.
     pub(crate) reason: &'static str,
     /// Name of the policy whose rule decided, or `DefaultPosture`.
@@ -57,13 +57,13 @@ pub struct Line {
     /// Whose process it was, if that is on record.
     pub(crate) container: Option<Arc<Container>>,
     /// Goes up each time the container's policies are switched.
-    generation: u32,
+    pub(crate) generation: u32,
     pub(crate) process: ProcessLine,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RuleLine<'a> {
+pub(crate) struct RuleLine<'a> {
     kind: &'a str,
     namespace: &'a str,
     policy: &'a str,
@@ -100,7 +100,7 @@ pub struct Container {
 pub(crate) struct ProcessLine {
     /// In the initial pid namespace.
     pub(crate) pid: u32,
-    tid: u32,
+    pub(crate) tid: u32,
     /// In the initial user namespace; of alerts the uid for file systems, else the real one.
     pub(crate) uid: u32,
     pub(crate) comm: String,
@@ -158,20 +158,25 @@ impl Line {
 }
 
 fn rule_line<S: Serializer>(rule: &Option<Arc<Rule>>, serializer: S) -> Result<S::Ok, S::Error> {
-    let line = rule.as_ref().map(|rule| RuleLine {
-        kind: &rule.origin.kind,
-        namespace: &rule.origin.namespace,
-        policy: &rule.origin.policy,
-        file: rule.origin.file.display().to_string(),
-        line: rule.origin.line,
-        column: rule.origin.column,
-        field: &rule.origin.field,
-        action: rule.action,
-        severity: rule.severity,
-        tags: &rule.tags,
-        message: &rule.message,
-    });
-    line.serialize(serializer)
+    rule.as_deref().map(RuleLine::from).serialize(serializer)
+}
+
+impl<'a> From<&'a Rule> for RuleLine<'a> {
+    fn from(rule: &'a Rule) -> RuleLine<'a> {
+        RuleLine {
+            kind: &rule.origin.kind,
+            namespace: &rule.origin.namespace,
+            policy: &rule.origin.policy,
+            file: rule.origin.file.display().to_string(),
+            line: rule.origin.line,
+            column: rule.origin.column,
+            field: &rule.origin.field,
+            action: rule.action,
+            severity: rule.severity,
+            tags: &rule.tags,
+            message: &rule.message,
+        }
+    }
 }
 
 impl Container {

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Filter;
 use crate::alerts::line::SCHEMA;
-use crate::alerts::{Filter, Format};
 use crate::logs::line::PROCESS_SCHEMA;
+use crate::ocsf::OCSF_SCHEMA;
 
 /// What events a follower wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ pub enum EventFormat {
     Json,
     /// As KubeArmor's JSON.
     Kubearmor,
+    /// As events of OCSF.
+    Ocsf,
 }
 
 impl EventFormat {
@@ -64,20 +67,12 @@ impl EventFormat {
         let [alert, process] = match self {
             EventFormat::Json => [SCHEMA, PROCESS_SCHEMA],
             EventFormat::Kubearmor => [KUBEARMOR_SCHEMA, KUBEARMOR_LOG_SCHEMA],
+            EventFormat::Ocsf => return OCSF_SCHEMA.to_owned(),
         };
         match class {
             EventClass::Alert => alert.to_owned(),
             EventClass::Process => process.to_owned(),
             EventClass::All => format!("{alert},{process}"),
-        }
-    }
-}
-
-impl From<EventFormat> for Format {
-    fn from(format: EventFormat) -> Format {
-        match format {
-            EventFormat::Json => Format::Line,
-            EventFormat::Kubearmor => Format::KubeArmor,
         }
     }
 }

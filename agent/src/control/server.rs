@@ -14,8 +14,8 @@ use tracing::debug;
 
 use super::{Body, Call, EventClass, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES};
 use super::{Refusal, RefusalKind, Reply, Request, VERSION, Wanted};
+use crate::alerts::Alert;
 use crate::alerts::fanout::{Item, Next, Subscription};
-use crate::alerts::{Alert, Format};
 use crate::logs::Log;
 use crate::socket::Socket;
 use crate::telemetry::Telemetry;
@@ -131,7 +131,6 @@ impl Conversation {
     async fn follow(mut self, feed: Feed, wanted: Wanted) -> io::Result<()> {
         let Wanted { class, filter, count, format } = wanted;
         self.say(Body::Ok(Following { schema: format.schema(class) })).await?;
-        let format = Format::from(format);
         let mut left = count.unwrap_or(u64::MAX);
         while left > 0 {
             let next = tokio::select! {
@@ -140,8 +139,8 @@ impl Conversation {
             };
             let line = match &next {
                 Fed::Lost(class, lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost })?,
-                Fed::Alert(alert) if filter.takes(alert) => [alert.rendered(format), &b"\n"[..]].concat(),
-                Fed::Log(log) if filter.takes_log(log) => [log.rendered(format), &b"\n"[..]].concat(),
+                Fed::Alert(alert) if filter.takes(alert) => [&alert.written(format), &b"\n"[..]].concat(),
+                Fed::Log(log) if filter.takes_log(log) => [&log.written(format), &b"\n"[..]].concat(),
                 Fed::Alert(_) | Fed::Log(_) => continue,
             };
             left -= u64::from(!matches!(next, Fed::Lost(..)));
@@ -155,37 +154,55 @@ impl Conversation {
 }
 
 /// What a follower reads: one stream for each class, so that none displaces another.
-struct Feed {
+pub(crate) struct Feed {
     alerts: Option<Subscription<Alert>>,
     logs: Option<Subscription<Log>>,
 }
 
 /// What comes of it.
-enum Fed {
+pub(crate) enum Fed {
     Alert(Arc<Alert>),
     Log(Arc<Log>),
     Lost(EventClass, u64),
 }
 
 impl Feed {
-    fn of(telemetry: &Telemetry, class: EventClass) -> Feed {
+    pub(crate) fn of(telemetry: &Telemetry, class: EventClass) -> Feed {
         let alerts = class.has_alerts().then(|| telemetry.alerts.subscribe());
         let logs = class.has_processes().then(|| telemetry.logs.subscribe());
         Feed { alerts, logs }
     }
 
     /// What comes next. Nothing is lost if the wait is given up.
-    async fn next(&self) -> Fed {
+    pub(crate) async fn next(&self) -> Fed {
         tokio::select! {
             biased;
-            next = of(self.alerts.as_ref()) => match next {
-                Next::Item(alert) => Fed::Alert(alert),
-                Next::Lost(lost) => Fed::Lost(EventClass::Alert, lost),
-            },
-            next = of(self.logs.as_ref()) => match next {
-                Next::Item(log) => Fed::Log(log),
-                Next::Lost(lost) => Fed::Lost(EventClass::Process, lost),
-            },
+            next = of(self.alerts.as_ref()) => next.into(),
+            next = of(self.logs.as_ref()) => next.into(),
+        }
+    }
+
+    /// What waits already.
+    pub(crate) fn try_next(&self) -> Option<Fed> {
+        let alert = self.alerts.as_ref().and_then(Subscription::try_next).map(Fed::from);
+        alert.or_else(|| self.logs.as_ref().and_then(Subscription::try_next).map(Fed::from))
+    }
+}
+
+impl From<Next<Alert>> for Fed {
+    fn from(next: Next<Alert>) -> Fed {
+        match next {
+            Next::Item(alert) => Fed::Alert(alert),
+            Next::Lost(lost) => Fed::Lost(EventClass::Alert, lost),
+        }
+    }
+}
+
+impl From<Next<Log>> for Fed {
+    fn from(next: Next<Log>) -> Fed {
+        match next {
+            Next::Item(log) => Fed::Log(log),
+            Next::Lost(lost) => Fed::Lost(EventClass::Process, lost),
         }
     }
 }

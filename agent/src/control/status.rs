@@ -31,6 +31,9 @@ pub struct AgentStatus {
     /// The other events that go through it.
     #[serde(default)]
     pub logs: LogsStatus,
+    /// Where it puts events by itself.
+    #[serde(default)]
+    pub sinks: Vec<SinkStatus>,
 }
 
 /// The agent's policies.
@@ -127,4 +130,20 @@ pub struct LogsStatus {
     pub waiting: u64,
     /// Events that a follower did not get, as for alerts.
     pub lost: u64,
+}
+
+/// A place where the agent puts events by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkStatus {
+    /// Its kind: `file`.
+    pub sink: String,
+    /// Where that is.
+    pub to: String,
+    /// Events that were written there.
+    pub written: u64,
+    /// Events that are missing there.
+    pub lost: u64,
+    /// Why it cannot write now; what comes meanwhile waits, within limits.
+    pub trouble: Option<String>,
 }

@@ -22,4 +22,4 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

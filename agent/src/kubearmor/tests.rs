@@ -111,11 +111,11 @@ fn empty_fields_are_left_out_but_for_two() {
 /// does not take place, its arguments, and the version.
 const DOCUMENTED: &str = r#"{"Timestamp":1765863439,"UpdatedTime":"2025-12-16T05:37:19.127331Z","ClusterName":"default","HostName":"aryan","NamespaceName":"multiubuntu","Owner":{"Ref":"Deployment","Name":"ubuntu-1-deployment","Namespace":"multiubuntu"},"PodName":"ubuntu-1-deployment-8dc5d8d48-5s8pf","Labels":"container=ubuntu-1,group=group-1","ContainerID":"4771ac3e9074","ContainerName":"ubuntu-1-container","ContainerImage":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","HostPPID":190507,"HostPID":191949,"PPID":190507,"PID":113,"UID":0,"ParentProcessName":"/bin/bash","ProcessName":"/usr/bin/python3.6","PolicyName":"ksp-ubuntu-1-allow-proc-args","Severity":"5","Tags":"MITRE,T1059","ATags":["MITRE","T1059"],"Message":"block all arguments except allowedArgs","Type":"MatchedPolicy","Source":"/bin/bash","Operation":"Process","Resource":"/usr/bin/python3.6","Data":"lsm=SECURITY_BPRM_CHECK","EventData":{"Lsm":"SECURITY_BPRM_CHECK"},"Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Cwd":"/","TTY":"pts0","ExecEvent":{"ExecID":"824416229130095","ExecutableName":"bash"},"KubeArmorVersion":"portcullis-VERSION","NodeID":"d1e2"}"#;
 
-fn host() -> Arc<Host> {
+pub(crate) fn host() -> Arc<Host> {
     Arc::new(Host { cluster: "default".to_owned(), name: "aryan".to_owned(), id: "d1e2".to_owned() })
 }
 
-fn container() -> Arc<Container> {
+pub(crate) fn container() -> Arc<Container> {
     Arc::new(Container {
         id: "4771ac3e9074".to_owned(),
         name: "ubuntu-1-container".to_owned(),
@@ -127,7 +127,7 @@ fn container() -> Arc<Container> {
     })
 }
 
-fn rules(kind: &str, action: Action) -> RuleSet {
+pub(crate) fn rules(kind: &str, action: Action) -> RuleSet {
     let rule = Rule {
         origin: Origin {
             kind: kind.into(),
@@ -151,7 +151,7 @@ fn rules(kind: &str, action: Action) -> RuleSet {
     RuleSet { rules: vec![Arc::new(rule)], postures: Postures::default() }
 }
 
-fn facts() -> ProcessFacts {
+pub(crate) fn facts() -> ProcessFacts {
     let exe = Some("/usr/bin/containerd-shim-runc-v2".to_owned());
     ProcessFacts {
         exe: Some("/bin/bash".to_owned()),
@@ -166,7 +166,11 @@ fn facts() -> ProcessFacts {
 }
 
 /// An operation in that container, decided by the first rule.
-fn alert(rules: &RuleSet, process: Option<ProcessFacts>, change: impl FnOnce(&mut portcullis_ebpf::Event)) -> alerts::Alert {
+pub(crate) fn alert(
+    rules: &RuleSet,
+    process: Option<ProcessFacts>,
+    change: impl FnOnce(&mut portcullis_ebpf::Event),
+) -> alerts::Alert {
     let mut event = fake::event(7, b"/usr/bin/python3.6");
     event.header.op = op::EXEC;
     event.header.tgid = 191_949;

@@ -16,21 +16,21 @@ pub const PROCESS_SCHEMA: &str = "portcullis.process/1";
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
-    schema: &'static str,
+    pub(crate) schema: &'static str,
     pub(crate) time: String,
-    cpu: u32,
+    pub(crate) cpu: u32,
     /// Counts the events of processes of this CPU, delivered or not.
-    sequence: u64,
+    pub(crate) sequence: u64,
     /// Events of processes of this CPU, just before this one, that were not delivered.
     pub(crate) lost_before: u64,
     /// What was done: `exec`.
-    operation: &'static str,
+    pub(crate) operation: &'static str,
     /// `process`.
-    class: &'static str,
+    pub(crate) class: &'static str,
     /// Whose process it is, if that is on record.
     pub(crate) container: Option<Arc<Container>>,
     /// Cgroup id of the process.
-    cgroup: u64,
+    pub(crate) cgroup: u64,
     pub(crate) process: ProcessLine,
 }
 

@@ -4,6 +4,7 @@
 
 pub mod line;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +19,9 @@ use crate::alerts::ProcessFacts;
 use crate::alerts::fanout::Item;
 use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes};
 use crate::alerts::line::Container;
+use crate::control::EventFormat;
 use crate::kubearmor::{self, Host};
+use crate::ocsf;
 
 /// Whether a process is a container's: labelled, or in a pid namespace of its own.
 pub(crate) fn is_contained(header: &abi::Process) -> bool {
@@ -54,6 +57,16 @@ impl Log {
         let mut log = Log { line, seconds, is_of_host, host, bytes: 0, renderings: Renderings::default() };
         log.bytes = log.account();
         log
+    }
+
+    /// The event as a line, without its end.
+    #[must_use]
+    pub fn written(&self, format: EventFormat) -> Cow<'_, [u8]> {
+        match format {
+            EventFormat::Json => Cow::Borrowed(self.rendered(Format::Line)),
+            EventFormat::Kubearmor => Cow::Borrowed(self.rendered(Format::KubeArmor)),
+            EventFormat::Ocsf => Cow::Owned(kubearmor::json(&ocsf::Event::from(self))),
+        }
     }
 
     /// The event in a format. The first who wants it waits for it to be written.

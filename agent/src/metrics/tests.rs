@@ -42,6 +42,7 @@ fn agent() -> AgentStatus {
             ..MonitorStatus::default()
         },
         logs: LogsStatus { logs: 46, lost: 47, ..LogsStatus::default() },
+        sinks: Vec::new(),
     }
 }
 

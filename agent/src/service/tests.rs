@@ -30,6 +30,7 @@ async fn place(sockets: &[&str]) -> Place {
         control_socket: at("agent.sock"),
         feeder_socket: at("feeder.sock"),
         feeder_tcp: None,
+        sinks: Sinks::default(),
         metrics_listen: None,
         uid: rustix::process::geteuid().as_raw(),
         host: Host::default(),

@@ -1,5 +1,5 @@
-//! `portcullis events`: denials and audited operations, and what containers execute, one line each: our own JSON or KubeArmor's, or
-//! for people.
+//! `portcullis events`: denials and audited operations, and what containers execute, one line each: our own JSON, KubeArmor's or
+//! OCSF's, or for people.
 //!
 //! The kernel tells the index of the rule that decided, so nothing is matched again here and nothing is guessed. Its rings have one
 //! reader: the agent, if one runs, which then passes the same lines on. Without an agent alerts are read here, and named by what is
@@ -71,6 +71,7 @@ fn format(asked: &args::Events) -> EventFormat {
     match asked.output {
         EventOutput::Json | EventOutput::Compact | EventOutput::Table => EventFormat::Json,
         EventOutput::Kubearmor => EventFormat::Kubearmor,
+        EventOutput::Ocsf => EventFormat::Ocsf,
     }
 }
 
@@ -82,7 +83,7 @@ fn raw(line: &[u8]) -> Result<(), Failure> {
 /// Prints an event.
 fn print(line: &[u8], asked: &args::Events) -> Result<(), Failure> {
     let show = match asked.output {
-        EventOutput::Json | EventOutput::Kubearmor => return raw(line),
+        EventOutput::Json | EventOutput::Kubearmor | EventOutput::Ocsf => return raw(line),
         EventOutput::Compact => shown::compact,
         EventOutput::Table => shown::row,
     };
@@ -137,7 +138,7 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
         }
         let alert = names.alert(&event, clock.at(event.header.time_ns), None)?;
         if filter.takes(&alert) {
-            print(alert.rendered(format(asked).into()), asked)?;
+            print(&alert.written(format(asked)), asked)?;
             left = left.map(|left| left - 1);
         }
     }

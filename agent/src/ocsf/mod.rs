@@ -1,0 +1,203 @@
+//! Events in the words of OCSF, the schema that security data lakes and their detections read (schema.ocsf.io).
+//!
+//! An alert is the activity that was denied or audited, of the class of that activity, with the profile `security_control` saying
+//! what was decided and by which policy. It is no Detection Finding: those have a life of their own (they are updated, suppressed,
+//! resolved), and OCSF says to model atomic alerts as activities with this profile. What is executed is a Process Activity.
+//!
+//! [`activity`] says which activity an operation is, and what is told of it goes through [`Told`]: a new kind of line is one more
+//! constructor. What OCSF has no attribute for is in `unmapped`, by the names of our own lines. An attribute that nobody can fill is
+//! left out, but for those that OCSF requires.
+
+mod activity;
+mod outcome;
+mod schema;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
+
+use serde_json::{Value, json};
+
+pub(crate) use self::schema::Event;
+
+use self::activity::{Activity, activity};
+use self::outcome::Outcome;
+use self::schema::{Device, Metadata, Os, Product};
+use crate::alerts::Alert;
+use crate::alerts::line::{Container, ProcessLine, RuleLine};
+use crate::kubearmor::Host;
+use crate::logs::Log;
+
+/// The version of OCSF that is written.
+const VERSION: &str = "1.7.0";
+/// What a follower is told that follows. Each line names OCSF's version, too.
+pub(crate) const OCSF_SCHEMA: &str = "ocsf/1.7.0";
+
+/// What a line says of something that was done, or tried.
+struct Told<'a> {
+    schema: &'a str,
+    time: &'a str,
+    cpu: u32,
+    sequence: u64,
+    lost_before: u64,
+    class: &'static str,
+    operation: &'static str,
+    /// A path or a capability; nothing where the process itself is what it was done to.
+    object: Option<&'a str>,
+    /// Family, type and protocol.
+    socket: Option<[u32; 3]>,
+    container: Option<&'a Container>,
+    process: &'a ProcessLine,
+    host: &'a Host,
+    outcome: Outcome<'a>,
+    /// What only this kind of line has, and OCSF has no attribute for.
+    unmapped: BTreeMap<&'static str, Value>,
+}
+
+impl<'a> From<&'a Alert> for Event<'a> {
+    fn from(alert: &'a Alert) -> Event<'a> {
+        let line = &alert.line;
+        let rule = line.rule.as_deref();
+        let mut unmapped = BTreeMap::from([("object", json!(line.object)), ("reason", json!(line.reason))]);
+        if line.object_cut {
+            unmapped.insert("objectCut", json!(true));
+        }
+        if alert.spared {
+            // It would have been denied, if the container were not one that is only audited.
+            unmapped.insert("spared", json!(true));
+        }
+        if let Some(rule) = rule {
+            unmapped.insert("rule", json!(RuleLine::from(rule)));
+        }
+        let told = Told {
+            schema: line.schema,
+            time: &line.time,
+            cpu: line.cpu,
+            sequence: line.sequence,
+            lost_before: line.lost_before,
+            class: line.class,
+            operation: line.operation,
+            object: Some(&line.object),
+            socket: (line.class == "network").then_some(alert.arg),
+            container: line.container.as_deref(),
+            process: &line.process,
+            host: &alert.host,
+            outcome: Outcome::Decided {
+                is_denial: line.is_denial(),
+                policy: Some(line.policy.as_str()).filter(|policy| !policy.is_empty()),
+                reason: line.reason,
+                generation: line.generation,
+                severity: rule.map_or(0, |rule| rule.severity),
+            },
+            unmapped,
+        };
+        told.event()
+    }
+}
+
+impl<'a> From<&'a Log> for Event<'a> {
+    fn from(log: &'a Log) -> Event<'a> {
+        let line = &log.line;
+        let told = Told {
+            schema: line.schema,
+            time: &line.time,
+            cpu: line.cpu,
+            sequence: line.sequence,
+            lost_before: line.lost_before,
+            class: line.class,
+            operation: line.operation,
+            object: None,
+            socket: None,
+            container: line.container.as_deref(),
+            process: &line.process,
+            host: &log.host,
+            outcome: Outcome::Done,
+            unmapped: BTreeMap::from([("cgroup", json!(line.cgroup))]),
+        };
+        told.event()
+    }
+}
+
+impl<'a> Told<'a> {
+    fn event(mut self) -> Event<'a> {
+        self.put_aside();
+        let Activity { class, id, name } = activity(self.class, self.operation);
+        let (category_uid, category_name) = class.category();
+        let (severity_id, severity) = self.outcome.severity();
+        let (status_id, status) = self.outcome.status();
+        let (actor, target) = self.actor_and_target(class);
+        Event {
+            activity_id: id,
+            activity_name: name,
+            category_uid,
+            category_name,
+            class_uid: class.uid(),
+            class_name: class.name(),
+            type_uid: class.uid() * 100 + id,
+            type_name: format!("{}: {name}", class.name()),
+            time: milliseconds(self.time),
+            severity_id,
+            severity,
+            status_id,
+            status,
+            message: self.outcome.message(self.operation),
+            metadata: Metadata {
+                version: VERSION,
+                product: Product { name: "Portcullis", vendor_name: "Portcullis", version: env!("CARGO_PKG_VERSION") },
+                profiles: self.outcome.profiles(),
+                log_name: self.schema,
+                original_time: self.time,
+                sequence: self.sequence,
+            },
+            actor,
+            device: Device { hostname: &self.host.name, uid: &self.host.id, type_id: 0, os: Os { name: "Linux", type_id: 200 } },
+            target,
+            control: self.outcome.control(),
+            unmapped: self.unmapped,
+        }
+    }
+
+    /// What OCSF has no attribute for, and is told by every kind of line.
+    fn put_aside(&mut self) {
+        let facts = self.process.facts.as_ref();
+        let container = self.container;
+        let texts = [
+            ("cluster", Some(&self.host.cluster)),
+            ("namespace", container.map(|container| &container.namespace)),
+            ("pod", container.map(|container| &container.pod)),
+            ("labels", container.map(|container| &container.labels)),
+            ("tty", facts.and_then(|facts| facts.tty.as_ref())),
+            // Not the path by which it is found; the flags say why.
+            ("exe", facts.filter(|facts| facts.named_exe().is_none()).and_then(|facts| facts.exe.as_ref())),
+            ("cwd", facts.filter(|facts| facts.named_cwd().is_none()).and_then(|facts| facts.cwd.as_ref())),
+        ];
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.filter(|text| !text.is_empty())?)));
+        self.unmapped.extend(texts.map(|(name, text)| (name, json!(text))));
+        self.unmapped.extend([
+            ("operation", json!(self.operation)),
+            ("class", json!(self.class)),
+            ("cpu", json!(self.cpu)),
+            ("lostBefore", json!(self.lost_before)),
+        ]);
+        if let Some(owner) = container.and_then(|container| container.owner.as_ref()) {
+            self.unmapped.insert("owner", json!({ "kind": owner.kind, "name": owner.name }));
+        }
+        let Some(facts) = facts else { return };
+        for (name, flags) in [("exeFlags", &facts.exe_flags), ("cwdFlags", &facts.cwd_flags)] {
+            if !flags.is_empty() {
+                self.unmapped.insert(name, json!(flags));
+            }
+        }
+        if facts.args_cut {
+            self.unmapped.insert("argsCut", json!(true));
+        }
+    }
+}
+
+/// A time of our lines in milliseconds since 1970; 0 for one before.
+fn milliseconds(time: &str) -> u64 {
+    let since = humantime::parse_rfc3339(time).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
