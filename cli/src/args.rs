@@ -185,7 +185,7 @@ pub(crate) struct Events {
 pub(crate) enum Class {
     /// Denials and audited operations.
     Alert,
-    /// What containers execute, and hosts where monitor.host says so.
+    /// What containers execute, and hosts where monitor.hostVisibility says so.
     Process,
     /// Both.
     All,

@@ -58,7 +58,7 @@ impl Teller {
         if self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) && (event.lost_before > 0 || self.is_behind()) {
             self.look();
         }
-        if header.kind == EXEC && (self.watched.tells_host() || is_contained(header)) {
+        if header.kind == EXEC && self.watched.tells_executions(is_contained(header)) {
             self.executed(event);
         }
     }

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
-use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::NO_SLOT;
+use portcullis_ebpf::monitor::{Classes, ProcessEvent, Visibility};
 use portcullis_ebpf::{Error as KernelError, Event};
 
 use super::ring::Ring;
@@ -83,9 +83,9 @@ fn source<E: Send + 'static>(queue: &Queue<E>, reading: &Reading) -> Source<Fake
     Source::new("events", reading.clone(), move || Ok(FakeRing { queue: Arc::clone(&queue), file: file() }))
 }
 
-fn place(tells_host: bool) -> Place {
+fn place(tells: Visibility) -> Place {
     let state = tempfile::tempdir().unwrap();
-    let telemetry = Telemetry { watched: Watched::telling_host(tells_host), ..Telemetry::default() };
+    let telemetry = Telemetry { watched: Watched::telling(tells), ..Telemetry::default() };
     let Telemetry { alerts, logs, watched, .. } = telemetry.clone();
     let teller = Teller::new(Names::new(StateDir::at(state.path()), Host::default()), watched, alerts, logs);
     Place { _state: state, alerts: Queue::default(), processes: Queue::default(), telemetry, teller: Some(teller) }
@@ -128,7 +128,7 @@ fn facts(telemetry: &Telemetry) -> Vec<Option<ProcessFacts>> {
 
 #[test]
 fn an_alert_is_explained_by_what_is_in_the_other_ring_already() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let mut pump = place.pump();
     place.raise(7, 2_200);
     place.happens(|event| event.header.tgid = 8);
@@ -142,7 +142,7 @@ fn an_alert_is_explained_by_what_is_in_the_other_ring_already() {
 
 #[test]
 fn a_storm_of_processes_holds_up_no_alert() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let taken = Arc::new(Mutex::new(0));
     let storm = Storm { file: file(), taken: Arc::clone(&taken) };
     let mut storm = Some(storm);
@@ -162,7 +162,7 @@ fn a_storm_of_processes_holds_up_no_alert() {
 
 #[test]
 fn without_a_monitor_alerts_say_less() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let of_alerts = source(&place.alerts, &place.telemetry.reading);
     let mut pump = Pump::<_, FakeRing<ProcessEvent>>::new(of_alerts, None, place.teller.take().unwrap());
     pump.open();
@@ -173,7 +173,7 @@ fn without_a_monitor_alerts_say_less() {
 
 #[test]
 fn a_ring_that_cannot_be_read_is_told_and_the_other_one_goes_on() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let mut pump = place.pump();
     place.processes.lock().unwrap().push_back(Err(KernelError::ProcessEventsTaken));
     place.raise(7, 2_200);
@@ -190,7 +190,7 @@ fn a_ring_that_cannot_be_read_is_told_and_the_other_one_goes_on() {
 
 #[test]
 fn what_happened_before_anybody_read_is_noted_before_the_first_alert() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     place.happens(|_| {});
     place.raise(7, 2_200);
     let mut pump = place.pump();
@@ -202,16 +202,19 @@ fn what_happened_before_anybody_read_is_noted_before_the_first_alert() {
 }
 
 #[test]
-fn executions_in_containers_are_told_and_those_of_the_host_if_asked_for() {
-    for (tells_host, expected) in [(false, &[8][..]), (true, &[7, 8][..])] {
-        let mut place = place(tells_host);
+fn executions_are_told_of_whom_it_is_asked_for() {
+    let (none, process) = (Classes::NONE, Classes::PROCESS);
+    for (host, containers, expected) in
+        [(none, none, &[][..]), (none, process, &[8][..]), (process, none, &[7][..]), (process, process, &[7, 8][..])]
+    {
+        let mut place = place(Visibility { host, containers });
         let mut pump = place.pump();
         place.happens(|event| event.header.pid_ns = 0xefff_fffc);
         place.happens(|event| event.header.tgid = 8);
         place.happens(|event| (event.header.tgid, event.header.kind) = (9, 0));
         while pump.turn() {}
         let told: Vec<u32> = all(&place.telemetry.logs.subscribe()).iter().map(|log| log.line.process.pid).collect();
-        assert_eq!(told, expected, "{tells_host}");
+        assert_eq!(told, expected, "{host:?} {containers:?}");
         assert!(place.telemetry.watched.table().get(7, 2_200).is_some(), "who is who is known in any case");
     }
 }

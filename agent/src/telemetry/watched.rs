@@ -21,7 +21,7 @@ pub(crate) struct Watched(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     is_required: bool,
-    tells_host: bool,
+    tells: Visibility,
     monitor: Option<Monitor>,
     /// Why there is none, though it is wanted.
     trouble: Option<String>,
@@ -51,14 +51,14 @@ impl Watched {
                 false => info!("{what}: {trouble}"),
             }
         }
-        let tells_host = config.host;
-        Watched(Arc::new(Inner { is_required, tells_host, monitor, trouble, ..Inner::default() }))
+        let tells = config.visibility;
+        Watched(Arc::new(Inner { is_required, tells, monitor, trouble, ..Inner::default() }))
     }
 
     /// One without a monitor.
     #[cfg(test)]
-    pub(super) fn telling_host(tells_host: bool) -> Watched {
-        Watched(Arc::new(Inner { tells_host, ..Inner::default() }))
+    pub(super) fn telling(tells: Visibility) -> Watched {
+        Watched(Arc::new(Inner { tells, ..Inner::default() }))
     }
 
     /// The table, for a moment: the thread that reads the kernel's rings waits for it.
@@ -66,9 +66,10 @@ impl Watched {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what the host's processes execute is told.
-    pub(super) fn tells_host(&self) -> bool {
-        self.0.tells_host
+    /// Whether readers are told what a container's processes execute, or those of the host.
+    pub(super) fn tells_executions(&self, is_contained: bool) -> bool {
+        let Visibility { host, containers } = self.0.tells;
+        if is_contained { containers } else { host }.contain(Classes::PROCESS)
     }
 
     pub(super) fn is_loaded(&self) -> bool {
@@ -140,7 +141,7 @@ impl Watched {
             required: inner.is_required,
             loaded: inner.monitor.is_some(),
             trouble: inner.trouble.clone().or_else(|| inner.reading.trouble()).or(uncounted),
-            host: inner.tells_host,
+            host: self.tells_executions(false),
             events: counts.events,
             lost: counts.lost,
             missed: counts.missed,
