@@ -112,6 +112,7 @@ mod tests {
             alerts: Default::default(),
             monitor,
             logs: Default::default(),
+            accesses: Default::default(),
         }
     }
 

@@ -24,9 +24,9 @@
 //!   insecure: true           # without tls: whoever reaches the port reads all alerts
 //! metrics:
 //!   listen: 127.0.0.1:9465   # numbers for Prometheus at /metrics; by default nowhere
-//! monitor:                   # who executes what: for alerts that say who, and as events of their own
+//! monitor:                   # who executes and uses what: for alerts that say who, and as events of their own
 //!   enabled: auto            # true and false say whether its absence is trouble, or it is not to be used
-//!   visibility: [process]    # what containers do that is an event: process, which is what they execute, or nothing
+//!   visibility: [process]    # what containers do that is an event, of process (what they execute), file, network, capabilities
 //!   hostVisibility: []       # the same of the host's processes
 //! ```
 //!

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alerts::line::SCHEMA;
 use crate::alerts::{Filter, Format};
-use crate::logs::line::PROCESS_SCHEMA;
+use crate::logs::Log;
+use crate::logs::line::{ACCESS_SCHEMA, PROCESS_SCHEMA};
 
 /// What events a follower wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,17 +33,39 @@ pub enum EventClass {
     Alert,
     /// What is executed.
     Process,
+    /// What is opened or changed.
+    File,
+    /// Sockets and whom they speak with.
+    Network,
+    /// Capabilities that are used, or refused.
+    Capabilities,
+    /// The last three.
+    Access,
     /// All of them.
     All,
 }
 
 impl EventClass {
     pub(super) fn has_alerts(self) -> bool {
-        self != EventClass::Process
+        matches!(self, EventClass::Alert | EventClass::All)
     }
 
     pub(super) fn has_processes(self) -> bool {
-        self != EventClass::Alert
+        matches!(self, EventClass::Process | EventClass::All)
+    }
+
+    pub(super) fn has_accesses(self) -> bool {
+        !matches!(self, EventClass::Alert | EventClass::Process)
+    }
+
+    /// Whether an event of a stream that this class has is of this class.
+    pub(super) fn takes(self, log: &Log) -> bool {
+        match self {
+            EventClass::File => log.line.class == "file",
+            EventClass::Network => log.line.class == "network",
+            EventClass::Capabilities => log.line.class == "capability",
+            EventClass::Alert | EventClass::Process | EventClass::Access | EventClass::All => true,
+        }
     }
 }
 
@@ -61,14 +84,16 @@ impl EventFormat {
     /// Name and version of the schemas of its lines, separated by commas.
     #[must_use]
     pub fn schema(self, class: EventClass) -> String {
-        let [alert, process] = match self {
-            EventFormat::Json => [SCHEMA, PROCESS_SCHEMA],
-            EventFormat::Kubearmor => [KUBEARMOR_SCHEMA, KUBEARMOR_LOG_SCHEMA],
+        let [alert, process, access] = match self {
+            EventFormat::Json => [SCHEMA, PROCESS_SCHEMA, ACCESS_SCHEMA],
+            EventFormat::Kubearmor => [KUBEARMOR_SCHEMA, KUBEARMOR_LOG_SCHEMA, KUBEARMOR_LOG_SCHEMA],
         };
         match class {
             EventClass::Alert => alert.to_owned(),
             EventClass::Process => process.to_owned(),
-            EventClass::All => format!("{alert},{process}"),
+            EventClass::File | EventClass::Network | EventClass::Capabilities | EventClass::Access => access.to_owned(),
+            EventClass::All if access == process => format!("{alert},{process}"),
+            EventClass::All => format!("{alert},{process},{access}"),
         }
     }
 }

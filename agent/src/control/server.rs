@@ -141,7 +141,7 @@ impl Conversation {
             let line = match &next {
                 Fed::Lost(class, lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost })?,
                 Fed::Alert(alert) if filter.takes(alert) => [alert.rendered(format), &b"\n"[..]].concat(),
-                Fed::Log(log) if filter.takes_log(log) => [log.rendered(format), &b"\n"[..]].concat(),
+                Fed::Log(log) if class.takes(log) && filter.takes_log(log) => [log.rendered(format), &b"\n"[..]].concat(),
                 Fed::Alert(_) | Fed::Log(_) => continue,
             };
             left -= u64::from(!matches!(next, Fed::Lost(..)));
@@ -158,6 +158,7 @@ impl Conversation {
 struct Feed {
     alerts: Option<Subscription<Alert>>,
     logs: Option<Subscription<Log>>,
+    accesses: Option<Subscription<Log>>,
 }
 
 /// What comes of it.
@@ -171,7 +172,8 @@ impl Feed {
     fn of(telemetry: &Telemetry, class: EventClass) -> Feed {
         let alerts = class.has_alerts().then(|| telemetry.alerts.subscribe());
         let logs = class.has_processes().then(|| telemetry.logs.subscribe());
-        Feed { alerts, logs }
+        let accesses = class.has_accesses().then(|| telemetry.accesses.subscribe());
+        Feed { alerts, logs, accesses }
     }
 
     /// What comes next. Nothing is lost if the wait is given up.
@@ -185,6 +187,10 @@ impl Feed {
             next = of(self.logs.as_ref()) => match next {
                 Next::Item(log) => Fed::Log(log),
                 Next::Lost(lost) => Fed::Lost(EventClass::Process, lost),
+            },
+            next = of(self.accesses.as_ref()) => match next {
+                Next::Item(log) => Fed::Log(log),
+                Next::Lost(lost) => Fed::Lost(EventClass::Access, lost),
             },
         }
     }

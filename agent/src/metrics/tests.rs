@@ -12,7 +12,9 @@ use tokio::net::TcpStream;
 
 use super::process::ProcessSample;
 use super::*;
-use crate::control::{AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus, RefusalKind};
+use crate::control::{
+    AccessesStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus, RefusalKind,
+};
 use crate::reconcile::Trouble;
 
 fn agent() -> AgentStatus {
@@ -42,6 +44,7 @@ fn agent() -> AgentStatus {
             ..MonitorStatus::default()
         },
         logs: LogsStatus { logs: 46, lost: 47, ..LogsStatus::default() },
+        accesses: AccessesStatus::default(),
     }
 }
 

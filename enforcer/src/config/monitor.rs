@@ -5,7 +5,12 @@ use portcullis_ebpf::monitor::{Classes, Visibility};
 use super::Field;
 
 /// What the lists of the section may name, in KubeArmor's words. Its other classes are refused as long as nobody is told of them.
-const CLASSES: [(&str, Classes); 1] = [("process", Classes::PROCESS)];
+const CLASSES: [(&str, Classes); 4] = [
+    ("process", Classes::PROCESS),
+    ("file", Classes::FILE),
+    ("network", Classes::NETWORK),
+    ("capabilities", Classes::CAPABILITY),
+];
 
 /// Whether the monitor of processes is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,6 +97,8 @@ mod tests {
         let text = "monitor:\n  visibility: [process]\n  hostVisibility:\n  - process\n";
         let visibility = parse(text).unwrap().visibility;
         assert_eq!(visibility, Visibility { host: Classes::PROCESS, containers: Classes::PROCESS });
+        let all = parse("monitor: {visibility: [capabilities, network, process, file, file]}").unwrap().visibility;
+        assert_eq!(all, Visibility { host: Classes::NONE, containers: Classes::ALL });
         assert_eq!(parse("monitor: {visibility: []}").unwrap().visibility, Visibility::default(), "nothing");
     }
 
@@ -102,11 +109,11 @@ mod tests {
             ("monitor:\n  enabled: on", "config.yaml:2:12: monitor.enabled is `on`; write auto, true or false"),
             (
                 "monitor:\n  visibility: [process, dns]",
-                "config.yaml:2:15: monitor.visibility has `dns`; the classes that can be told are: process",
+                "config.yaml:2:15: monitor.visibility has `dns`; the classes that can be told are: process, file, network, capabilities",
             ),
             ("monitor:\n  hostVisibility: file", "config.yaml:2:19: monitor.hostVisibility is a list, like `hostVisibility: ["),
             ("monitor:\n  visibility: [{a: b}]", "config.yaml:2:16: monitor.visibility is a list of classes"),
-            ("monitor:\n  hostVisibility: [file]", "config.yaml:2:19: monitor.hostVisibility has `file`; the classes"),
+            ("monitor:\n  hostVisibility: [File]", "config.yaml:2:19: monitor.hostVisibility has `File`; the classes"),
             ("monitor:\n  host: true", "config.yaml:2:9: there is no field `monitor.host`"),
         ] {
             let error = parse(text).unwrap_err().to_string();
