@@ -61,6 +61,7 @@ impl<N: Node> Desk<N> {
     pub(crate) fn status(&self) -> Result<AgentStatus, Refusal> {
         let page = self.book.page();
         let (alerts, logs) = (self.telemetry.alerts.counters(), self.telemetry.logs.counters());
+        let (monitor, accesses) = self.telemetry.watched_status();
         Ok(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -90,7 +91,8 @@ impl<N: Node> Desk<N> {
                 trouble: self.telemetry.trouble(),
                 feeder_trouble: self.feeder_trouble.clone(),
             },
-            monitor: self.telemetry.watched.status(),
+            monitor,
+            accesses,
             logs: LogsStatus { logs: logs.items, readers: logs.readers, waiting: logs.waiting, lost: logs.lost },
             sinks: self.sinks.iter().map(sinks::Account::status).collect(),
         })
@@ -109,7 +111,7 @@ impl<N: Node> Desk<N> {
     }
 
     fn tree(&self, name: &str) -> Result<Tree, Refusal> {
-        let monitor = self.telemetry.watched.status();
+        let (monitor, _) = self.telemetry.watched.status();
         if !monitor.loaded {
             let why = monitor.trouble.unwrap_or_else(|| "the configuration says so by monitor.enabled".to_owned());
             return Err(Refusal::new(

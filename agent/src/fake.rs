@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use portcullis_ebpf::monitor::{ProcessEvent, abi as monitor};
+use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent, Repeat, abi as monitor};
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::place::Place;
 use portcullis_enforcer::{Door, Expected, FailPolicy, Known, Missing, Policies, PolicyDir, Refreshed, Started};
@@ -14,10 +14,10 @@ use portcullis_policy::ContainerFacts;
 use portcullis_policy::meaning::{Action, Class, Origin, Postures, Rule, RuleSet};
 use portcullis_policy::select::applies;
 
-use crate::alerts::Alert;
 use crate::alerts::line::Container;
+use crate::alerts::{Alert, ProcessFacts};
 use crate::kubearmor::Host;
-use crate::logs::Log;
+use crate::logs::{Log, Named};
 use crate::node::Node;
 use crate::processes::Processes;
 
@@ -109,8 +109,64 @@ pub(crate) fn executed_with(container: Option<Container>, change: impl FnOnce(&m
     let header = &event.header;
     let mut table = Processes::default();
     table.apply(&event);
-    let facts = table.get(header.tgid, header.time_ns).map(|view| table.facts(view, header.time_ns)).unwrap();
-    Log::executed(&event, SystemTime::UNIX_EPOCH, container.map(Arc::new), facts, Arc::new(Host::default()))
+    let process = table.get(header.tgid, header.time_ns).map(|view| table.facts(view, header.time_ns));
+    assert!(process.is_some(), "its own event tells it");
+    Log::executed(&event, named_as(container, process))
+}
+
+fn named_as(container: Option<Container>, process: Option<ProcessFacts>) -> Named {
+    Named { time: SystemTime::UNIX_EPOCH, container: container.map(Arc::new), process, host: Arc::new(Host::default()) }
+}
+
+/// An access of the process of [`exec`], a little later.
+pub(crate) fn access(op: u32, path: &[u8]) -> AccessEvent {
+    let process = exec().header;
+    let header = monitor::Access {
+        op,
+        seq: 9,
+        time_ns: 2_100,
+        started_ns: process.started_ns,
+        cgroup: process.cgroup,
+        slot: process.slot,
+        tgid: process.tgid,
+        tid: process.tid,
+        uid: process.uid,
+        pid_ns: process.pid_ns,
+        comm: process.comm,
+        ..monitor::Access::default()
+    };
+    AccessEvent { header, path: path.to_vec(), second: Vec::new(), address: Vec::new(), lost_before: 0 }
+}
+
+/// So many repeats of such an access, by its number.
+pub(crate) fn repeat(seq: u64, repeats: u64) -> Repeat {
+    let process = exec().header;
+    let what = monitor::Repeat {
+        started_ns: process.started_ns,
+        tgid: process.tgid,
+        op: u16::try_from(abi::op::READ).unwrap(),
+        result: 0,
+        arg: [0; 3],
+        object_len: 0,
+        object: [0; monitor::OBJECT_MAX as usize],
+    };
+    Repeat { what, told: (0, seq), told_ns: 2_100, repeats }
+}
+
+/// What an access of that process is told as.
+pub(crate) fn accessed(container: Option<Container>, event: &AccessEvent) -> Log {
+    Log::accessed(event, named_as(container, Some(facts())))
+}
+
+/// That it was repeated.
+pub(crate) fn repeated(container: Option<Container>, event: &AccessEvent) -> Log {
+    Log::repeated(event, named_as(container, Some(facts())))
+}
+
+fn facts() -> ProcessFacts {
+    let mut table = Processes::default();
+    table.apply(&exec());
+    table.get(7, 2_100).map(|view| table.facts(view, 2_100)).unwrap()
 }
 
 pub(crate) struct FakeNode {

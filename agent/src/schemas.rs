@@ -2,7 +2,8 @@
 
 use jsonschema::Validator;
 use portcullis_ebpf::abi::{self, op};
-use portcullis_ebpf::monitor::abi::NO_SLOT;
+use portcullis_ebpf::monitor::AccessEvent;
+use portcullis_ebpf::monitor::abi::{NO_SLOT, PATH_CUT};
 use portcullis_policy::meaning::Action;
 use serde_json::{Value, json};
 
@@ -10,10 +11,11 @@ use crate::alerts::line::SCHEMA;
 use crate::control::{EventClass, EventFormat, LOST_SCHEMA, Lost};
 use crate::fake;
 use crate::kubearmor::tests::{alert, container, facts, rules};
-use crate::logs::line::PROCESS_SCHEMA;
+use crate::logs::line::{ACCESS_SCHEMA, PROCESS_SCHEMA};
 
 const ALERT: &str = include_str!("../../contrib/schemas/portcullis.alert-1.schema.json");
 const PROCESS: &str = include_str!("../../contrib/schemas/portcullis.process-1.schema.json");
+const ACCESS: &str = include_str!("../../contrib/schemas/portcullis.access-1.schema.json");
 const LOST: &str = include_str!("../../contrib/schemas/portcullis.lost-1.schema.json");
 
 fn schema(text: &str) -> Value {
@@ -99,9 +101,38 @@ fn executions_are_as_their_schema_says() {
 }
 
 #[test]
+fn accesses_are_as_their_schema_says() {
+    /// What some operations have, and others not.
+    const OF_SOME: [&str; 6] = ["object", "objectFlags", "secondObject", "secondObjectFlags", "flags", "mode"];
+    let schema = validator(ACCESS);
+    let written = |event: &AccessEvent| line(&fake::accessed(Some((*container()).clone()), event).written(EventFormat::Json));
+    let mut event = fake::access(op::RENAME, b"/from");
+    (event.second, event.header.arg, event.header.result) = (b"/to".to_vec(), [1, 0, 0], 13);
+    (event.header.path_flags, event.header.second_flags) = (PATH_CUT, PATH_CUT);
+    let full = written(&event);
+    is_valid(&schema, &full);
+    is_strict(&schema, &full, &[&OPTIONAL[..], &OF_SOME[..]].concat());
+    for operation in (op::READ..=op::TRUNCATE).chain([op::RECEIVE]).chain(op::SOCKET..=op::SEND).chain([op::CAPABLE]) {
+        for result in [0, 13, u32::MAX] {
+            for path in [&b""[..], b"\xff\x1b\n"] {
+                let mut event = fake::access(operation, path);
+                (event.header.result, event.header.arg) = (result, [u32::MAX; 3]);
+                (event.address, event.header.comm) = (path.to_vec(), [0xff; 16]);
+                is_valid(&schema, &written(&event));
+                event.header.arg = [2, 1, 6];
+                is_valid(&schema, &line(&fake::repeated(None, &event).written(EventFormat::Json)));
+            }
+        }
+    }
+    let mut silent = full.clone();
+    silent.as_object_mut().unwrap().remove("errno");
+    assert!(!schema.is_valid(&silent), "denied with nothing");
+}
+
+#[test]
 fn losses_are_as_their_schema_says() {
     let schema = validator(LOST);
-    for class in [EventClass::Alert, EventClass::Process] {
+    for class in [EventClass::Alert, EventClass::Process, EventClass::Access] {
         let lost = json!(Lost { schema: LOST_SCHEMA.to_owned(), class, lost: 3 });
         is_valid(&schema, &lost);
         is_strict(&schema, &lost, &[]);
@@ -110,10 +141,11 @@ fn losses_are_as_their_schema_says() {
 
 #[test]
 fn schemas_are_named_as_their_lines_are_and_agree_on_what_they_share() {
-    let [alert, process, lost] = [ALERT, PROCESS, LOST].map(schema);
-    for (schema, name) in [(&alert, SCHEMA), (&process, PROCESS_SCHEMA), (&lost, LOST_SCHEMA)] {
+    let [alert, process, access, lost] = [ALERT, PROCESS, ACCESS, LOST].map(schema);
+    for (schema, name) in [(&alert, SCHEMA), (&process, PROCESS_SCHEMA), (&access, ACCESS_SCHEMA), (&lost, LOST_SCHEMA)] {
         assert_eq!(schema["properties"]["schema"]["const"], name);
         assert_eq!(schema["$id"], format!("urn:portcullis:{name}"));
     }
     assert_eq!(alert["$defs"], process["$defs"]);
+    assert_eq!(access["$defs"], process["$defs"]);
 }

@@ -1,6 +1,6 @@
 //! The agent's part of `portcullis status`.
 
-use portcullis_agent::control::{AgentStatus, ConnectionStatus, Link, LogsStatus, MonitorStatus, SinkStatus};
+use portcullis_agent::control::{AccessesStatus, AgentStatus, ConnectionStatus, Link, LogsStatus, MonitorStatus, SinkStatus};
 
 use crate::failure::Failure;
 use crate::output::{self, printable};
@@ -8,7 +8,7 @@ use crate::output::{self, printable};
 /// Whether it does all that it has to.
 pub(crate) fn is_well(agent: &AgentStatus) -> bool {
     let connected = agent.nri.connections.iter().all(|connection| connection.link == Link::Up);
-    let watched = agent.monitor.trouble.is_none() || !agent.monitor.required;
+    let watched = agent.monitor.trouble.is_none() && agent.accesses.trouble.is_none() || !agent.monitor.required;
     let as_required = (connected || !agent.nri.required) && watched;
     let written = agent.sinks.iter().all(|sink| sink.trouble.is_none());
     agent.policies.unreadable.is_none() && agent.containers.troubles.is_empty() && as_required && written
@@ -44,6 +44,7 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
     }
     agent.sinks.iter().try_for_each(|sink| output::line(&sink_line(sink)))?;
     monitor_lines(&agent.monitor, &agent.logs).iter().try_for_each(|line| output::line(line))?;
+    access_lines(&agent.accesses).iter().try_for_each(|line| output::line(line))?;
     for trouble in &containers.troubles {
         output::line(&format!(
             "NOT UP TO DATE {} {} ({} attempts): {}",
@@ -87,6 +88,20 @@ fn monitor_lines(monitor: &MonitorStatus, logs: &LogsStatus) -> Vec<String> {
     lines
 }
 
+fn access_lines(accesses: &AccessesStatus) -> Vec<String> {
+    let AccessesStatus { wanted, trouble, file, network, capability, lost, aggregated, readers, .. } = accesses;
+    let mut lines = Vec::new();
+    if *wanted && trouble.is_none() {
+        let [passed, denied] =
+            [file.passed + network.passed + capability.passed, file.denied + network.denied + capability.denied];
+        lines.push(format!(
+            "accesses: {passed} passed and {denied} denied, {lost} lost, {aggregated} counted as repeats; told to {readers} readers"
+        ));
+    }
+    lines.extend(trouble.as_ref().map(|reason| format!("NOT TOLD accesses: {}", printable(reason))));
+    lines
+}
+
 fn show_connection(connection: &ConnectionStatus, required: bool) -> Result<(), Failure> {
     let socket =
         connection.socket.as_ref().map_or_else(|| "started by the runtime".to_owned(), |path| path.display().to_string());
@@ -107,6 +122,8 @@ fn show_connection(connection: &ConnectionStatus, required: bool) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use portcullis_agent::control::VerdictCounts;
+
     use super::*;
 
     fn agent(required: bool, trouble: Option<&str>) -> AgentStatus {
@@ -123,6 +140,7 @@ mod tests {
             alerts: Default::default(),
             monitor,
             logs: Default::default(),
+            accesses: Default::default(),
             sinks: Vec::new(),
         }
     }
@@ -131,6 +149,22 @@ mod tests {
     fn a_monitor_that_is_not_there_is_trouble_where_it_is_required() {
         assert!(is_well(&agent(false, Some("no BTF"))) && is_well(&agent(true, None)));
         assert!(!is_well(&agent(true, Some("no BTF"))));
+        let mut without_accesses = agent(true, None);
+        without_accesses.accesses.trouble = Some("no trampolines".to_owned());
+        assert!(!is_well(&without_accesses));
+    }
+
+    #[test]
+    fn accesses_are_told_where_they_are_wanted() {
+        assert_eq!(access_lines(&AccessesStatus::default()), [""; 0]);
+        let counts = |passed, denied| VerdictCounts { passed, denied };
+        let (file, network, capability) = (counts(1, 2), counts(3, 4), counts(5, 6));
+        let wanted =
+            AccessesStatus { wanted: true, file, network, capability, lost: 7, aggregated: 8, readers: 1, ..Default::default() };
+        let told = "accesses: 9 passed and 12 denied, 7 lost, 8 counted as repeats; told to 1 readers";
+        assert_eq!(access_lines(&wanted), [told]);
+        let refused = access_lines(&AccessesStatus { trouble: Some("no\n".to_owned()), ..wanted });
+        assert_eq!(refused, ["NOT TOLD accesses: no\\n"]);
     }
 
     #[test]

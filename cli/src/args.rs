@@ -170,7 +170,7 @@ pub(crate) struct Events {
     /// Only of containers whose image's name has this in it.
     #[arg(long)]
     pub image: Option<String>,
-    /// Only alerts with this verdict.
+    /// Only alerts (block, audit) or accesses (passed, denied) with this verdict.
     #[arg(long, value_enum)]
     pub verdict: Option<Verdict>,
     /// Only alerts of this policy, or as POLICY:LINE of this rule of it.
@@ -185,9 +185,19 @@ pub(crate) struct Events {
 pub(crate) enum Class {
     /// Denials and audited operations.
     Alert,
-    /// What containers execute, and hosts where monitor.host says so.
+    /// What containers execute, and hosts where monitor.hostVisibility says so.
     Process,
-    /// Both.
+    /// What they open and change, where monitor.visibility or hostVisibility has file.
+    File,
+    /// Their sockets, where it has network.
+    Network,
+    /// The capabilities that they use, where it has capabilities.
+    Capabilities,
+    /// The last three.
+    Access,
+    /// All but the alerts.
+    Logs,
+    /// All of them.
     All,
 }
 
@@ -196,6 +206,11 @@ impl From<Class> for EventClass {
         match class {
             Class::Alert => EventClass::Alert,
             Class::Process => EventClass::Process,
+            Class::File => EventClass::File,
+            Class::Network => EventClass::Network,
+            Class::Capabilities => EventClass::Capabilities,
+            Class::Access => EventClass::Access,
+            Class::Logs => EventClass::Logs,
             Class::All => EventClass::All,
         }
     }
@@ -203,10 +218,14 @@ impl From<Class> for EventClass {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Verdict {
-    /// Denied.
+    /// An alert: denied.
     Block,
-    /// Told.
+    /// An alert: told.
     Audit,
+    /// An access that nothing denied.
+    Passed,
+    /// An access that a policy or another security module denied.
+    Denied,
 }
 
 impl From<Verdict> for alerts::Verdict {
@@ -214,6 +233,8 @@ impl From<Verdict> for alerts::Verdict {
         match verdict {
             Verdict::Block => alerts::Verdict::Block,
             Verdict::Audit => alerts::Verdict::Audit,
+            Verdict::Passed => alerts::Verdict::Passed,
+            Verdict::Denied => alerts::Verdict::Denied,
         }
     }
 }

@@ -35,9 +35,11 @@ pub(crate) enum Failure {
     NotUnderstood { text: String, wanted: &'static str },
     #[error("{path}: {errors} of its policies are refused; run `portcullis policy check {path}`", path = path.display())]
     Refused { path: PathBuf, errors: usize },
-    #[error("events of processes have no verdict and no rule; leave out --verdict and --rule, or --class process")]
+    #[error(
+        "only alerts and accesses have a verdict, and only alerts a rule; leave out --verdict and --rule, or choose another --class"
+    )]
     NoVerdict,
-    #[error("only the agent knows processes, and none runs; start it: systemctl start portcullis")]
+    #[error("only the agent knows processes and accesses, and none runs; start it: systemctl start portcullis")]
     NoAgent,
     #[error("no cases in there; name expectation files, or directories that hold files called *{ending}")]
     NothingToTest { ending: &'static str },

@@ -24,9 +24,10 @@
 //!   insecure: true           # without tls: whoever reaches the port reads all alerts
 //! metrics:
 //!   listen: 127.0.0.1:9465   # numbers for Prometheus at /metrics; by default nowhere
-//! monitor:                   # who executes what: for alerts that say who, and as events of their own
+//! monitor:                   # who executes and uses what: for alerts that say who, and as events of their own
 //!   enabled: auto            # true and false say whether its absence is trouble, or it is not to be used
-//!   host: false              # true: what the host's processes execute is an event, too
+//!   visibility: [process]    # what containers do that is an event, of process (what they execute), file, network, capabilities
+//!   hostVisibility: []       # the same of the host's processes
 //! sinks:                     # where the agent puts events by itself
 //!   file:                    # a file of lines, rotated by its size
 //!     path: /var/log/portcullis/events.json
@@ -60,12 +61,18 @@ pub const CONFIG_FILE: &str = "/etc/portcullis/config.yaml";
 /// Largest configuration file that is read, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 64 << 10;
 
-/// The one field that is a list.
-const LIST_FIELD: &str = "nri.sockets";
+/// The field that is a list of paths.
+const SOCKETS_FIELD: &str = "nri.sockets";
+/// The fields that are lists: of what, and an example.
+const LISTS: [(&str, &str, &str); 3] = [
+    (SOCKETS_FIELD, "paths", "sockets: [/var/run/nri/nri.sock]"),
+    ("monitor.visibility", "classes", "visibility: [process]"),
+    ("monitor.hostVisibility", "classes", "hostVisibility: [process]"),
+];
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 27] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -75,7 +82,7 @@ const FIELDS: [&str; 26] = [
     "defaultPosture.capabilities",
     "controlSocket",
     "nri.enabled",
-    LIST_FIELD,
+    SOCKETS_FIELD,
     "nri.hook",
     "clusterName",
     "feeder.socket",
@@ -86,7 +93,8 @@ const FIELDS: [&str; 26] = [
     "feeder.insecure",
     "metrics.listen",
     "monitor.enabled",
-    "monitor.host",
+    "monitor.visibility",
+    "monitor.hostVisibility",
     "sinks.file.path",
     "sinks.file.format",
     "sinks.file.what",
@@ -228,8 +236,8 @@ impl Config {
     }
 
     fn set(&mut self, field: &Field, feeder: &mut feeder::Written, sinks: &mut sinks::Written) -> Result<(), String> {
-        if (field.name == LIST_FIELD) != field.list.is_some() {
-            return Err(format!("{LIST_FIELD} is a list, like `sockets: [/var/run/nri/nri.sock]`"));
+        if let (Some((name, _, example)), None) = (list(&field.name), &field.list) {
+            return Err(format!("{name} is a list, like `{example}`"));
         }
         let value = field.value.as_str();
         match field.name.as_str() {
@@ -254,7 +262,7 @@ impl Config {
                     _ => return Err(format!("nri.enabled is `{value}`; write auto, true or false")),
                 }
             }
-            LIST_FIELD => self.nri.sockets = sockets(field)?,
+            SOCKETS_FIELD => self.nri.sockets = sockets(field)?,
             "nri.hook" => self.nri.hook = absolute(field)?,
             "nri" => return Err("nri is a mapping with enabled, sockets and hook".to_owned()),
             "defaultPosture" => return Err("defaultPosture is a mapping with file, network and capabilities".to_owned()),
@@ -267,6 +275,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The list by this name.
+fn list(name: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    LISTS.into_iter().find(|(list, ..)| *list == name)
 }
 
 fn absolute(field: &Field) -> Result<PathBuf, String> {
@@ -286,9 +299,9 @@ fn address(field: &Field) -> Result<SocketAddr, String> {
 fn sockets(field: &Field) -> Result<Vec<PathBuf>, String> {
     let values = field.list.as_deref().unwrap_or_default();
     match values.len() {
-        0 => Err(format!("{LIST_FIELD} is empty; name a socket, or write `enabled: false`")),
+        0 => Err(format!("{SOCKETS_FIELD} is empty; name a socket, or write `enabled: false`")),
         1..=MAX_SOCKETS => values.iter().map(|value| absolute_path(&field.name, value)).collect(),
-        _ => Err(format!("{LIST_FIELD} has more than {MAX_SOCKETS} sockets; name fewer")),
+        _ => Err(format!("{SOCKETS_FIELD} has more than {MAX_SOCKETS} sockets; name fewer")),
     }
 }
 
@@ -311,18 +324,24 @@ struct Field {
 
 type Wrong = ((usize, usize), String);
 
-/// Flattens mappings of mappings of scalars; anything else is wrong, but for the one list.
+/// Flattens mappings of mappings of scalars; anything else is wrong, but for the lists.
 fn fields(text: &str) -> Result<Vec<Field>, Wrong> {
     let mut fields: Vec<Field> = Vec::new();
     let mut path: Vec<String> = Vec::new();
     let mut key: Option<(String, (usize, usize))> = None;
-    let mut list: Option<Field> = None;
+    let mut open_list: Option<Field> = None;
     let mut depth = 0usize;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| (place(*error.marker()), format!("this is not YAML: {}", error.info())))?;
         let at = place(span.start);
         match event {
-            Event::MappingStart(..) if list.is_some() => return Err((at, format!("{LIST_FIELD} is a list of paths"))),
+            Event::MappingStart(..) if open_list.is_some() => {
+                let of = open_list
+                    .as_ref()
+                    .and_then(|field| list(&field.name))
+                    .map(|(name, of, _)| format!("{name} is a list of {of}"));
+                return Err((at, of.unwrap_or_default()));
+            }
             Event::MappingStart(..) => {
                 depth += 1;
                 match key.take() {
@@ -340,7 +359,7 @@ fn fields(text: &str) -> Result<Vec<Field>, Wrong> {
             Event::Scalar(..) if depth == 0 => {
                 return Err((at, "the file is a mapping of fields, like `failPolicy: enforce`".to_owned()));
             }
-            Event::Scalar(value, ..) => match (&mut list, key.take()) {
+            Event::Scalar(value, ..) => match (&mut open_list, key.take()) {
                 (Some(list), _) => list.list.get_or_insert_default().push(value.into_owned()),
                 (None, None) => key = Some((value.into_owned(), at)),
                 (None, Some((name, _))) => {
@@ -351,13 +370,13 @@ fn fields(text: &str) -> Result<Vec<Field>, Wrong> {
             Event::SequenceStart(..) => {
                 let name = key.take().map(|(name, _)| full_name(&fields, &path, &name)).transpose();
                 match name.map_err(|message| (at, message))? {
-                    Some(name) if name == LIST_FIELD && list.is_none() => {
-                        list = Some(Field { name, value: String::new(), list: Some(Vec::new()), at });
+                    Some(name) if list(&name).is_some() && open_list.is_none() => {
+                        open_list = Some(Field { name, value: String::new(), list: Some(Vec::new()), at });
                     }
-                    _ => return Err((at, format!("no field but {LIST_FIELD} is a list"))),
+                    _ => return Err((at, format!("no field but {} is a list", LISTS.map(|(name, ..)| name).join(", ")))),
                 }
             }
-            Event::SequenceEnd => fields.extend(list.take()),
+            Event::SequenceEnd => fields.extend(open_list.take()),
             Event::Alias(_) => return Err((at, "aliases are not supported here; write the value".to_owned())),
             _ => {}
         }

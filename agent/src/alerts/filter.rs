@@ -6,14 +6,18 @@ use super::Alert;
 use super::line::{Container, means};
 use crate::logs::Log;
 
-/// What was done to the operation of an alert.
+/// What was done to an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// It was denied.
+    /// An alert: it was denied.
     Block,
-    /// It was told.
+    /// An alert: it was told.
     Audit,
+    /// An access that no security module denied.
+    Passed,
+    /// One that one did, a policy or another.
+    Denied,
 }
 
 /// All of it has to be so; what is not said may be as it likes.
@@ -28,7 +32,7 @@ pub struct Filter {
     pub pod: Option<String>,
     /// Of containers whose image's name has this in it.
     pub image: Option<String>,
-    /// Alerts with this verdict.
+    /// Alerts or accesses with this verdict.
     pub verdict: Option<Verdict>,
     /// Alerts of the policy of this name, or as `POLICY:LINE` of its rule in that line of its file.
     pub rule: Option<String>,
@@ -49,10 +53,13 @@ impl Filter {
             && self.rule.as_ref().is_none_or(of_rule)
     }
 
-    /// Whether an event that is no alert is wanted, which has neither verdict nor rule.
+    /// Whether an event that is no alert is wanted. No rule is behind it, and only an access has a verdict.
     #[must_use]
     pub fn takes_log(&self, log: &Log) -> bool {
-        self.verdict.is_none() && self.rule.is_none() && self.takes_container(log.line.container.as_deref())
+        let verdict = log.line.access.as_ref().map(|access| if access.is_denied() { Verdict::Denied } else { Verdict::Passed });
+        self.rule.is_none()
+            && self.verdict.is_none_or(|wanted| verdict == Some(wanted))
+            && self.takes_container(log.line.container.as_deref())
     }
 
     fn takes_container(&self, container: Option<&Container>) -> bool {
@@ -69,6 +76,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_ebpf::abi::op;
+
     use super::*;
     use crate::fake;
 
@@ -115,5 +124,20 @@ mod tests {
         ] {
             assert_eq!((filter.takes(&alert), filter.takes_log(&log)), (wanted, false), "{filter:?}");
         }
+    }
+
+    #[test]
+    fn accesses_have_verdicts_of_their_own_and_no_rules() {
+        let mut event = fake::access(op::READ, b"/etc/shadow");
+        let passed = fake::accessed(None, &event);
+        event.header.result = 13;
+        let denied = fake::accessed(None, &event);
+        let takes = |filter: Filter| (filter.takes_log(&passed), filter.takes_log(&denied));
+        let with = |verdict| Filter { verdict: Some(verdict), ..Filter::default() };
+        assert_eq!(takes(with(Verdict::Passed)), (true, false));
+        assert_eq!(takes(with(Verdict::Denied)), (false, true));
+        assert_eq!(takes(with(Verdict::Block)), (false, false), "that is an alert");
+        assert!(!with(Verdict::Denied).takes(&fake::alert_by("no-shadow", 12)), "and this an access");
+        assert_eq!(takes(Filter { rule: Some(String::new()), ..with(Verdict::Denied) }), (false, false));
     }
 }

@@ -101,7 +101,7 @@ pub(crate) struct ProcessLine {
     /// In the initial pid namespace.
     pub(crate) pid: u32,
     pub(crate) tid: u32,
-    /// In the initial user namespace; of alerts the uid for file systems, else the real one.
+    /// In the initial user namespace; of alerts and accesses the uid for file systems, else the real one.
     pub(crate) uid: u32,
     pub(crate) comm: String,
     #[serde(flatten)]
@@ -208,7 +208,7 @@ impl Container {
 }
 
 /// Bytes as text: what is no UTF-8 is written as U+FFFD, and JSON escapes control characters.
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -216,11 +216,15 @@ fn object(event: &Event, class: &str) -> String {
     let [a, b, c] = event.header.arg;
     match class {
         "network" => format!("{a},{b},{c}"),
-        "capability" => {
-            u8::try_from(a).ok().and_then(Capability::from_number).map_or_else(|| a.to_string(), |cap| cap.to_string())
-        }
+        "capability" => capability(a),
         _ => text(&event.path),
     }
+}
+
+/// A capability by its number, without `CAP_`.
+pub(crate) fn capability(number: u32) -> String {
+    let known = u8::try_from(number).ok().and_then(Capability::from_number);
+    known.map_or_else(|| number.to_string(), |capability| capability.to_string())
 }
 
 fn reason(rule: u32) -> &'static str {
@@ -235,7 +239,7 @@ fn reason(rule: u32) -> &'static str {
     }
 }
 
-fn operation(code: u32) -> (&'static str, &'static str) {
+pub(crate) fn operation(code: u32) -> (&'static str, &'static str) {
     match code {
         op::READ => ("read", "file"),
         op::WRITE => ("write", "file"),

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alerts::Filter;
 use crate::alerts::line::SCHEMA;
-use crate::logs::line::PROCESS_SCHEMA;
+use crate::logs::Log;
+use crate::logs::line::{ACCESS_SCHEMA, PROCESS_SCHEMA};
 use crate::ocsf::OCSF_SCHEMA;
 
 /// What events a follower wants.
@@ -33,17 +34,41 @@ pub enum EventClass {
     Alert,
     /// What is executed.
     Process,
+    /// What is opened or changed.
+    File,
+    /// Sockets and whom they speak with.
+    Network,
+    /// Capabilities that are used, or refused.
+    Capabilities,
+    /// The last three.
+    Access,
+    /// All but the alerts.
+    Logs,
     /// All of them.
     All,
 }
 
 impl EventClass {
     pub(super) fn has_alerts(self) -> bool {
-        self != EventClass::Process
+        matches!(self, EventClass::Alert | EventClass::All)
     }
 
     pub(super) fn has_processes(self) -> bool {
-        self != EventClass::Alert
+        matches!(self, EventClass::Process | EventClass::Logs | EventClass::All)
+    }
+
+    pub(super) fn has_accesses(self) -> bool {
+        !matches!(self, EventClass::Alert | EventClass::Process)
+    }
+
+    /// Whether an event of a stream that this class has is of this class.
+    pub(super) fn takes(self, log: &Log) -> bool {
+        match self {
+            EventClass::File => log.line.class == "file",
+            EventClass::Network => log.line.class == "network",
+            EventClass::Capabilities => log.line.class == "capability",
+            EventClass::Alert | EventClass::Process | EventClass::Access | EventClass::Logs | EventClass::All => true,
+        }
     }
 }
 
@@ -64,15 +89,19 @@ impl EventFormat {
     /// Name and version of the schemas of its lines, separated by commas.
     #[must_use]
     pub fn schema(self, class: EventClass) -> String {
-        let [alert, process] = match self {
-            EventFormat::Json => [SCHEMA, PROCESS_SCHEMA],
-            EventFormat::Kubearmor => [KUBEARMOR_SCHEMA, KUBEARMOR_LOG_SCHEMA],
+        let [alert, process, access] = match self {
+            EventFormat::Json => [SCHEMA, PROCESS_SCHEMA, ACCESS_SCHEMA],
+            EventFormat::Kubearmor => [KUBEARMOR_SCHEMA, KUBEARMOR_LOG_SCHEMA, KUBEARMOR_LOG_SCHEMA],
             EventFormat::Ocsf => return OCSF_SCHEMA.to_owned(),
         };
         match class {
             EventClass::Alert => alert.to_owned(),
             EventClass::Process => process.to_owned(),
-            EventClass::All => format!("{alert},{process}"),
+            EventClass::File | EventClass::Network | EventClass::Capabilities | EventClass::Access => access.to_owned(),
+            EventClass::Logs if access == process => process.to_owned(),
+            EventClass::Logs => format!("{process},{access}"),
+            EventClass::All if access == process => format!("{alert},{process}"),
+            EventClass::All => format!("{alert},{process},{access}"),
         }
     }
 }

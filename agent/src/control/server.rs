@@ -140,7 +140,7 @@ impl Conversation {
             let line = match &next {
                 Fed::Lost(class, lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost })?,
                 Fed::Alert(alert) if filter.takes(alert) => [&alert.written(format), &b"\n"[..]].concat(),
-                Fed::Log(log) if filter.takes_log(log) => [&log.written(format), &b"\n"[..]].concat(),
+                Fed::Log(log) if class.takes(log) && filter.takes_log(log) => [&log.written(format), &b"\n"[..]].concat(),
                 Fed::Alert(_) | Fed::Log(_) => continue,
             };
             left -= u64::from(!matches!(next, Fed::Lost(..)));
@@ -157,6 +157,7 @@ impl Conversation {
 pub(crate) struct Feed {
     alerts: Option<Subscription<Alert>>,
     logs: Option<Subscription<Log>>,
+    accesses: Option<Subscription<Log>>,
 }
 
 /// What comes of it.
@@ -170,39 +171,42 @@ impl Feed {
     pub(crate) fn of(telemetry: &Telemetry, class: EventClass) -> Feed {
         let alerts = class.has_alerts().then(|| telemetry.alerts.subscribe());
         let logs = class.has_processes().then(|| telemetry.logs.subscribe());
-        Feed { alerts, logs }
+        let accesses = class.has_accesses().then(|| telemetry.accesses.subscribe());
+        Feed { alerts, logs, accesses }
     }
 
     /// What comes next. Nothing is lost if the wait is given up.
     pub(crate) async fn next(&self) -> Fed {
         tokio::select! {
             biased;
-            next = of(self.alerts.as_ref()) => next.into(),
-            next = of(self.logs.as_ref()) => next.into(),
+            next = of(self.alerts.as_ref()) => Fed::alert(next),
+            next = of(self.logs.as_ref()) => Fed::log(EventClass::Process, next),
+            next = of(self.accesses.as_ref()) => Fed::log(EventClass::Access, next),
         }
     }
 
     /// What waits already.
     pub(crate) fn try_next(&self) -> Option<Fed> {
-        let alert = self.alerts.as_ref().and_then(Subscription::try_next).map(Fed::from);
-        alert.or_else(|| self.logs.as_ref().and_then(Subscription::try_next).map(Fed::from))
+        let waiting = |logs: &Option<Subscription<Log>>| logs.as_ref().and_then(Subscription::try_next);
+        let alert = self.alerts.as_ref().and_then(Subscription::try_next).map(Fed::alert);
+        alert
+            .or_else(|| waiting(&self.logs).map(|next| Fed::log(EventClass::Process, next)))
+            .or_else(|| waiting(&self.accesses).map(|next| Fed::log(EventClass::Access, next)))
     }
 }
 
-impl From<Next<Alert>> for Fed {
-    fn from(next: Next<Alert>) -> Fed {
+impl Fed {
+    fn alert(next: Next<Alert>) -> Fed {
         match next {
             Next::Item(alert) => Fed::Alert(alert),
             Next::Lost(lost) => Fed::Lost(EventClass::Alert, lost),
         }
     }
-}
 
-impl From<Next<Log>> for Fed {
-    fn from(next: Next<Log>) -> Fed {
+    fn log(class: EventClass, next: Next<Log>) -> Fed {
         match next {
             Next::Item(log) => Fed::Log(log),
-            Next::Lost(lost) => Fed::Lost(EventClass::Process, lost),
+            Next::Lost(lost) => Fed::Lost(class, lost),
         }
     }
 }

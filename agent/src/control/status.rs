@@ -31,6 +31,9 @@ pub struct AgentStatus {
     /// The other events that go through it.
     #[serde(default)]
     pub logs: LogsStatus,
+    /// The accesses among them.
+    #[serde(default)]
+    pub accesses: AccessesStatus,
     /// Where it puts events by itself.
     #[serde(default)]
     pub sinks: Vec<SinkStatus>,
@@ -118,7 +121,7 @@ pub struct MonitorStatus {
     pub evicted: u64,
 }
 
-/// Events that are no alerts.
+/// Programs that were started, as events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogsStatus {
@@ -130,6 +133,45 @@ pub struct LogsStatus {
     pub waiting: u64,
     /// Events that a follower did not get, as for alerts.
     pub lost: u64,
+}
+
+/// Accesses: files, sockets and capabilities. All that there were are those that were raised and those that were aggregated; of those that
+/// were raised, the ones that were not lost have been told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessesStatus {
+    /// Whether any class of them is to be told, by the configuration.
+    pub wanted: bool,
+    /// Why none is told, though they are wanted.
+    pub trouble: Option<String>,
+    /// Accesses to files that were told since the agent was started.
+    pub file: VerdictCounts,
+    /// Those to sockets.
+    pub network: VerdictCounts,
+    /// Those to capabilities.
+    pub capability: VerdictCounts,
+    /// Accesses that the kernel was to tell, since the monitor was loaded.
+    pub raised: u64,
+    /// Those of them that found no room.
+    pub lost: u64,
+    /// Accesses that it only counted, since the same was told a moment before.
+    pub aggregated: u64,
+    /// Those who follow accesses now.
+    pub readers: u64,
+    /// Lines that wait for somebody to follow.
+    pub waiting: u64,
+    /// Lines that a follower did not get, as for alerts.
+    pub unread: u64,
+}
+
+/// Accesses by what the security modules answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerdictCounts {
+    /// None of them denied.
+    pub passed: u64,
+    /// One did.
+    pub denied: u64,
 }
 
 /// A place where the agent puts events by itself.

@@ -2,7 +2,8 @@
 //!
 //! `feeder.LogService` as in `proto/feeder.proto`, and `grpc.health.v1.Health`. A stream of alerts begins with those that nobody
 //! has got yet, as `portcullis events` does. Each subscriber has a queue of its own with a limit; one that is too slow loses its
-//! oldest alerts, which the log tells with their number. What is no alert, `WatchLogs` tells in the same way.
+//! oldest alerts, which the log tells with their number. What is no alert, `WatchLogs` tells in the same way: what is executed, and
+//! accesses, each from a queue of its own.
 
 mod codec;
 mod health;
@@ -35,6 +36,7 @@ use self::losses::Losses;
 use crate::alerts::Format;
 use crate::alerts::fanout::{Fanout, Item, Next, Subscription};
 use crate::kubearmor::{Host, NonceMessage, ReplyMessage, RequestMessage};
+use crate::logs::Log;
 use crate::telemetry::Telemetry;
 
 /// Most streams at once. A client of KubeArmor's has three.
@@ -76,7 +78,9 @@ impl Feeder {
 
     fn watch_alerts(&self, filter: &str) -> Result<Answer, Status> {
         match filter {
-            "all" | "policy" => self.follow("alerts", &self.telemetry.alerts, |alert| alert.rendered(Format::Feeder).clone()),
+            "all" | "policy" => {
+                Ok(self.subscriber()?.follow("alerts", &self.telemetry.alerts, |alert| alert.rendered(Format::Feeder).clone()))
+            }
             // To KubeArmor's clients this says that such a filter wants none.
             _ => Ok(stream::empty().boxed()),
         }
@@ -84,12 +88,17 @@ impl Feeder {
 
     fn watch_messages(&self) -> Result<Answer, Status> {
         let host = Arc::clone(&self.host);
-        self.follow("messages", &self.messages.fanout, move |line| line.encoded(&host))
+        Ok(self.subscriber()?.follow("messages", &self.messages.fanout, move |line| line.encoded(&host)))
     }
 
     fn watch_logs(&self, filter: &str) -> Result<Answer, Status> {
         match filter {
-            "all" | "system" => self.follow("logs", &self.telemetry.logs, |log| log.rendered(Format::Feeder).clone()),
+            "all" | "system" => {
+                let (subscriber, encode) = (self.subscriber()?, |log: &Log| log.rendered(Format::Feeder).clone());
+                let executions = subscriber.follow("logs", &self.telemetry.logs, encode);
+                let accesses = subscriber.follow("accesses", &self.telemetry.accesses, encode);
+                Ok(stream::select(executions, accesses).boxed())
+            }
             _ => Ok(stream::empty().boxed()),
         }
     }
@@ -105,27 +114,35 @@ impl Feeder {
         Arc::clone(&self.places).try_acquire_owned().map_err(full)
     }
 
-    /// Everything that is published from now on, and what nobody has got yet.
-    fn follow<T: Item>(
-        &self,
-        what: &'static str,
-        fanout: &Fanout<T>,
-        encode: impl Fn(&T) -> Bytes + Send + 'static,
-    ) -> Result<Answer, Status> {
-        let place = self.place()?;
-        let number = self.subscribers.fetch_add(1, Ordering::Relaxed);
-        debug!("subscriber {number} reads {what}");
-        let reader = Reader { items: fanout.subscribe(), losses: Losses::new(number, what), encode, _place: place };
-        Ok(stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await), reader)) }).boxed())
+    fn subscriber(&self) -> Result<Subscriber, Status> {
+        let place = Arc::new(self.place()?);
+        Ok(Subscriber { number: self.subscribers.fetch_add(1, Ordering::Relaxed), place })
     }
 }
 
-/// A subscriber.
+/// Who has a place, for as long as anything of its stream is left.
+struct Subscriber {
+    number: u64,
+    place: Arc<OwnedSemaphorePermit>,
+}
+
+impl Subscriber {
+    /// Everything that is published from now on, and what nobody has got yet.
+    fn follow<T: Item>(&self, what: &'static str, fanout: &Fanout<T>, encode: impl Fn(&T) -> Bytes + Send + 'static) -> Answer {
+        let Subscriber { number, place } = self;
+        debug!("subscriber {number} reads {what}");
+        let losses = Losses::new(*number, what);
+        let reader = Reader { items: fanout.subscribe(), losses, encode, _place: Arc::clone(place) };
+        stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await), reader)) }).boxed()
+    }
+}
+
+/// What a subscriber reads of one kind.
 struct Reader<T: Item, F> {
     items: Subscription<T>,
     losses: Losses,
     encode: F,
-    _place: OwnedSemaphorePermit,
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 impl<T: Item, F: Fn(&T) -> Bytes> Reader<T, F> {

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
+use portcullis_ebpf::abi::op;
 use portcullis_enforcer::{Protection, Tcp, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::UnixStream;
@@ -15,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::Error;
-use crate::fake::{alert, executed};
+use crate::fake::{access, accessed, alert, executed};
 use crate::kubearmor::{Alert, Log, Message as Told};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -178,6 +179,9 @@ async fn logs_come_to_all_who_watch_them_and_to_nobody_else() {
     assert_eq!((told.r#type.as_str(), told.operation.as_str(), told.result.as_str()), ("ContainerLog", "Process", "Passed"));
     assert_eq!((told.process_name.as_str(), told.resource.as_str()), ("/bin/cat", "/bin/cat /etc/shadow"));
     assert!(timeout(Duration::from_millis(20), logs.message()).await.is_err(), "it stays open");
+    place.telemetry.accesses.publish(accessed(None, &access(op::READ, b"/etc/hosts")));
+    let told = next(&mut logs).await.unwrap();
+    assert_eq!((told.operation.as_str(), told.resource.as_str()), ("File", "/etc/hosts"), "in the same stream");
     assert!(timeout(Duration::from_millis(20), alerts.message()).await.is_err(), "it is no alert");
 }
 
@@ -294,6 +298,8 @@ async fn there_is_a_limit_to_subscribers_and_places_come_free_again() {
     assert_eq!((refused.code(), place.telemetry.alerts.counters().readers), (Code::ResourceExhausted, 0));
     assert!(refused.message().contains("100 subscribers"), "{refused}");
     streams.pop();
+    let left = || (place.telemetry.logs.counters().readers, place.telemetry.accesses.counters().readers);
+    assert_eq!(left().0, left().1, "one place for both");
     let since = Instant::now();
     while ask::<Alert>(&channel, ALERTS, request.clone()).await.is_err() {
         assert!(since.elapsed() < SOON);

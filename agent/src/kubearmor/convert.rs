@@ -127,7 +127,7 @@ pub(super) fn directory(path: &str) -> String {
     if path.ends_with('/') { path.to_owned() } else { format!("{path}/") }
 }
 
-fn operation(class: &str) -> &'static str {
+pub(super) fn operation(class: &str) -> &'static str {
     match class {
         "process" => "Process",
         "file" => "File",
@@ -185,7 +185,7 @@ fn socket(family: u32, kind: u32, protocol: u32) -> String {
 }
 
 /// The hook, by KubeArmor's name of it where it has one.
-fn hook(operation: &str) -> &'static str {
+pub(super) fn hook(operation: &str) -> &'static str {
     match operation {
         "read" | "write" => "FILE_OPEN",
         "create" | "mknod" => "FILE_MKNOD",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::access::Told;
 use super::convert::{command, directory, number, pod};
 use super::message::{ExecEvent, Log};
 use crate::alerts::ProcessFacts;
@@ -15,7 +16,11 @@ impl From<&logs::Log> for Log {
         let parent = process.parent.as_ref();
         let parent_exe = parent.and_then(|parent| parent.exe.clone()).unwrap_or_default();
         let exe = process.named_exe().unwrap_or_default();
-        let mut event_data = BTreeMap::from([("Syscall".to_owned(), "SYS_EXECVE".to_owned())]);
+        let (source, told) = match &line.access {
+            Some(access) => (command(exe, process), Told::new(line.class, line.operation, access)),
+            None => (parent_exe.clone(), execution(command(exe, process))),
+        };
+        let Told { operation, resource, data, mut event_data, result } = told;
         if line.lost_before > 0 {
             event_data.insert("LostBefore".to_owned(), line.lost_before.to_string());
         }
@@ -24,7 +29,7 @@ impl From<&logs::Log> for Log {
             updated_time: line.time.clone(),
             cluster_name: log.host.cluster.clone(),
             host_name: log.host.name.clone(),
-            parent_process_name: parent_exe.clone(),
+            parent_process_name: parent_exe,
             process_name: exe.to_owned(),
             host_ppid: parent.map_or(0, |parent| number(parent.pid)),
             host_pid: number(line.process.pid),
@@ -32,13 +37,12 @@ impl From<&logs::Log> for Log {
             pid: process.ns_pid.map_or(0, number),
             uid: line.process.uid.cast_signed(),
             r#type: if log.is_of_host { "HostLog" } else { "ContainerLog" }.to_owned(),
-            source: parent_exe,
-            operation: "Process".to_owned(),
-            resource: command(exe, process),
-            // One of two system calls; readers of this format look for this one.
-            data: "syscall=SYS_EXECVE".to_owned(),
+            source,
+            operation: operation.to_owned(),
+            resource,
+            data,
             event_data,
-            result: "Passed".to_owned(),
+            result,
             cwd: process.named_cwd().map(directory).unwrap_or_default(),
             tty: process.tty.clone().unwrap_or_default(),
             exec_event: Some(ExecEvent {
@@ -56,5 +60,17 @@ impl From<&logs::Log> for Log {
             (told.namespace_name, told.pod_name, told.owner) = pod(container);
         }
         told
+    }
+}
+
+/// A program that was started.
+fn execution(command: String) -> Told {
+    Told {
+        operation: "Process",
+        resource: command,
+        // One of two system calls; readers of this format look for this one.
+        data: "syscall=SYS_EXECVE".to_owned(),
+        event_data: BTreeMap::from([("Syscall".to_owned(), "SYS_EXECVE".to_owned())]),
+        result: "Passed".to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing is known here that an alert does not tell. A field that nobody can fill is left out, as KubeArmor leaves out its empty
 //! ones; what these formats have no place for is in our own lines ([`crate::alerts::line`]).
 
+mod access;
 mod convert;
 mod host;
 mod log;

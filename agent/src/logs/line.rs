@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_ebpf::monitor::ProcessEvent;
+use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent};
 use serde::Serialize;
 
+use super::access::{AccessLine, Reference};
 use crate::alerts::ProcessFacts;
-use crate::alerts::line::{Container, ProcessLine};
+use crate::alerts::line::{Container, ProcessLine, operation};
 
 /// Name and version of the schema of events of processes.
 pub const PROCESS_SCHEMA: &str = "portcullis.process/1";
+/// Name and version of the schema of accesses.
+pub const ACCESS_SCHEMA: &str = "portcullis.access/1";
 
 /// An event, named.
 #[derive(Debug, Serialize)]
@@ -18,15 +21,20 @@ pub const PROCESS_SCHEMA: &str = "portcullis.process/1";
 pub struct Line {
     pub(crate) schema: &'static str,
     pub(crate) time: String,
-    pub(crate) cpu: u32,
-    /// Counts the events of processes of this CPU, delivered or not.
-    pub(crate) sequence: u64,
-    /// Events of processes of this CPU, just before this one, that were not delivered.
+    /// Absent, with the sequence, where the line tells of no event of its own but of repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu: Option<u32>,
+    /// Counts the events of this schema of this CPU, delivered or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sequence: Option<u64>,
+    /// Such events of this CPU, just before this one, that were not delivered.
     pub(crate) lost_before: u64,
-    /// What was done: `exec`.
+    /// What was done: `exec`, or an operation as of alerts.
     pub(crate) operation: &'static str,
-    /// `process`.
+    /// `process`; of accesses `file`, `network` or `capability`.
     pub(crate) class: &'static str,
+    #[serde(flatten)]
+    pub(crate) access: Option<AccessLine>,
     /// Whose process it is, if that is on record.
     pub(crate) container: Option<Arc<Container>>,
     /// Cgroup id of the process.
@@ -39,20 +47,53 @@ impl Line {
         event: &ProcessEvent,
         time: SystemTime,
         container: Option<Arc<Container>>,
-        process: ProcessFacts,
+        process: Option<ProcessFacts>,
     ) -> Line {
         let header = &event.header;
         Line {
             schema: PROCESS_SCHEMA,
             time: humantime::format_rfc3339_micros(time).to_string(),
-            cpu: header.cpu,
-            sequence: header.seq,
+            cpu: Some(header.cpu),
+            sequence: Some(header.seq),
             lost_before: event.lost_before,
             operation: "exec",
             class: "process",
+            access: None,
             container,
             cgroup: header.cgroup,
-            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, Some(process)),
+            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, process),
         }
+    }
+
+    pub(super) fn accessed(
+        event: &AccessEvent,
+        time: SystemTime,
+        container: Option<Arc<Container>>,
+        process: Option<ProcessFacts>,
+    ) -> Line {
+        let header = &event.header;
+        let (operation, class) = operation(header.op);
+        Line {
+            schema: ACCESS_SCHEMA,
+            time: humantime::format_rfc3339_micros(time).to_string(),
+            cpu: Some(header.cpu),
+            sequence: Some(header.seq),
+            lost_before: event.lost_before,
+            operation,
+            class,
+            access: Some(AccessLine::new(event)),
+            container,
+            cgroup: header.cgroup,
+            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, process),
+        }
+    }
+
+    /// That an access was repeated, in place of the access.
+    pub(super) fn only_repeats(mut self) -> Line {
+        let reference = self.cpu.take().zip(self.sequence.take()).map(|(cpu, sequence)| Reference { cpu, sequence });
+        if let Some(access) = &mut self.access {
+            access.repeats_of = reference;
+        }
+        self
     }
 }

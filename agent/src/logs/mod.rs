@@ -1,8 +1,11 @@
-//! What containers do, and hosts where that is asked for: things that nobody forbade, told because somebody may want to know.
+//! What containers do, and hosts where that is asked for: told because somebody may want to know it, forbidden or not.
 //!
-//! Until now that is what they execute. An event of another class is another constructor here, and another schema of [`line`].
+//! That is what they execute, and their accesses: files, sockets, capabilities. An event of another class is another constructor here,
+//! and another schema of [`line`].
 
+mod access;
 pub mod line;
+mod words;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,9 +13,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use portcullis_ebpf::FIRST_PID_NS;
-use portcullis_ebpf::monitor::ProcessEvent;
-use portcullis_ebpf::monitor::abi::{self, NO_SLOT};
+use portcullis_ebpf::monitor::abi::NO_SLOT;
+use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent};
 use prost::Message;
+
+pub(crate) use self::access::AccessLine;
+pub(crate) use self::words::strerror;
 
 use self::line::Line;
 use crate::alerts::ProcessFacts;
@@ -23,9 +29,9 @@ use crate::control::EventFormat;
 use crate::kubearmor::{self, Host};
 use crate::ocsf;
 
-/// Whether a process is a container's: labelled, or in a pid namespace of its own.
-pub(crate) fn is_contained(header: &abi::Process) -> bool {
-    header.slot != NO_SLOT || header.pid_ns != FIRST_PID_NS
+/// Whether a process is a container's, by the slot and the pid namespace of its events: labelled, or in a namespace of its own.
+pub(crate) fn is_contained(slot: u32, pid_ns: u32) -> bool {
+    slot != NO_SLOT || pid_ns != FIRST_PID_NS
 }
 
 /// An event on its way.
@@ -41,18 +47,40 @@ pub struct Log {
     renderings: Renderings,
 }
 
+/// Whose an event is, and when it was, as far as anybody knows.
+pub(crate) struct Named {
+    pub(crate) time: SystemTime,
+    pub(crate) container: Option<Arc<Container>>,
+    pub(crate) process: Option<ProcessFacts>,
+    pub(crate) host: Arc<Host>,
+}
+
 impl Log {
     /// A program that was started.
-    pub(crate) fn executed(
-        event: &ProcessEvent,
-        time: SystemTime,
-        container: Option<Arc<Container>>,
-        process: ProcessFacts,
-        host: Arc<Host>,
-    ) -> Log {
-        let is_of_host = !is_contained(&event.header);
+    pub(crate) fn executed(event: &ProcessEvent, named: Named) -> Log {
+        let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
+        let Named { time, container, process, host } = named;
+        Log::new(Line::executed(event, time, container, process), time, is_of_host, host)
+    }
+
+    /// An access.
+    pub(crate) fn accessed(event: &AccessEvent, named: Named) -> Log {
+        Log::of_access(event, named, |line| line)
+    }
+
+    /// That an access, which was told, was repeated: as often as the event has it.
+    pub(crate) fn repeated(event: &AccessEvent, named: Named) -> Log {
+        Log::of_access(event, named, Line::only_repeats)
+    }
+
+    fn of_access(event: &AccessEvent, named: Named, tell: impl FnOnce(Line) -> Line) -> Log {
+        let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
+        let Named { time, container, process, host } = named;
+        Log::new(tell(Line::accessed(event, time, container, process)), time, is_of_host, host)
+    }
+
+    fn new(line: Line, time: SystemTime, is_of_host: bool, host: Arc<Host>) -> Log {
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let line = Line::executed(event, time, container, process);
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         let mut log = Log { line, seconds, is_of_host, host, bytes: 0, renderings: Renderings::default() };
         log.bytes = log.account();
@@ -86,6 +114,7 @@ impl Log {
         let process = &self.line.process;
         let text = json_bytes(&process.comm)
             + process.facts.as_ref().map_or(0, ProcessFacts::json_bytes)
+            + self.line.access.as_ref().map_or(0, AccessLine::json_bytes)
             + self.line.container.as_deref().map_or(0, Container::json_bytes);
         size_of::<Log>() + text + FORMATS * (FRAME_BYTES + text)
     }

@@ -12,7 +12,10 @@ use tokio::net::TcpStream;
 
 use super::process::ProcessSample;
 use super::*;
-use crate::control::{AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus, RefusalKind};
+use crate::control::{
+    AccessesStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus, RefusalKind,
+    VerdictCounts,
+};
 use crate::reconcile::Trouble;
 
 fn agent() -> AgentStatus {
@@ -42,6 +45,15 @@ fn agent() -> AgentStatus {
             ..MonitorStatus::default()
         },
         logs: LogsStatus { logs: 46, lost: 47, ..LogsStatus::default() },
+        accesses: AccessesStatus {
+            file: VerdictCounts { passed: 51, denied: 52 },
+            network: VerdictCounts { passed: 53, denied: 54 },
+            capability: VerdictCounts { passed: 55, denied: 56 },
+            lost: 57,
+            aggregated: 58,
+            unread: 59,
+            ..AccessesStatus::default()
+        },
         sinks: Vec::new(),
     }
 }
@@ -95,6 +107,15 @@ fn every_number_of_a_sample_is_told() {
             "portcullis_monitor_processes_evicted_total 45",
             "portcullis_logs_total 46",
             "portcullis_logs_unread_total 47",
+            "portcullis_accesses_total{class=\"file\",verdict=\"passed\"} 51",
+            "portcullis_accesses_total{class=\"file\",verdict=\"denied\"} 52",
+            "portcullis_accesses_total{class=\"network\",verdict=\"passed\"} 53",
+            "portcullis_accesses_total{class=\"network\",verdict=\"denied\"} 54",
+            "portcullis_accesses_total{class=\"capability\",verdict=\"passed\"} 55",
+            "portcullis_accesses_total{class=\"capability\",verdict=\"denied\"} 56",
+            "portcullis_accesses_lost_total 57",
+            "portcullis_accesses_aggregated_total 58",
+            "portcullis_accesses_unread_total 59",
             "portcullis_nri_connected{socket=\"/run/\\\"nri\\\"\\n.sock\"} 1",
             "portcullis_nri_connected{socket=\"started-by-runtime\"} 0",
             "portcullis_nri_containers_total{socket=\"/run/\\\"nri\\\"\\n.sock\",outcome=\"created\"} 9",

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Sample;
-use crate::control::ConnectionStatus;
+use crate::control::{ConnectionStatus, VerdictCounts};
 
 /// The sample as the text of a scrape.
 pub(super) fn text(sample: &Sample) -> Result<String, fmt::Error> {
@@ -34,6 +34,7 @@ impl Collector for Once {
         self.alerts(&mut page)?;
         self.kernel(&mut page)?;
         self.monitor(&mut page)?;
+        self.accesses(&mut page)?;
         self.runtimes(&mut page)?;
         self.process(&mut page)
     }
@@ -109,8 +110,28 @@ impl Once {
         page.counter("portcullis_monitor_events_missed", "Events that the kernel skipped the monitor for", monitor.missed)?;
         page.gauge("portcullis_monitor_processes", "Processes that are known", monitor.processes as u64)?;
         page.counter("portcullis_monitor_processes_evicted", "Processes that were forgotten for want of room", monitor.evicted)?;
-        page.counter("portcullis_logs", "Events that are no alerts, told by the agent", logs.logs)?;
+        page.counter("portcullis_logs", "Programs that were started, told by the agent as events", logs.logs)?;
         page.counter("portcullis_logs_unread", "Those that a reader did not get, counted for each reader", logs.lost)
+    }
+
+    fn accesses(&self, page: &mut Page<'_>) -> fmt::Result {
+        let accesses = &self.0.agent.accesses;
+        let help = "Accesses that came to the agent: files, sockets, capabilities";
+        let mut family = page.open(Kind::Counter, "portcullis_accesses", help, None)?;
+        let classes = [("file", accesses.file), ("network", accesses.network), ("capability", accesses.capability)];
+        for (class, VerdictCounts { passed, denied }) in classes {
+            for (verdict, count) in [("passed", passed), ("denied", denied)] {
+                let labels = [("class", class), ("verdict", verdict)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        page.counter("portcullis_accesses_lost", "Accesses that found no room on their way from the kernel", accesses.lost)?;
+        page.counter("portcullis_accesses_aggregated", "Accesses that the kernel only counted, as repeats", accesses.aggregated)?;
+        page.counter(
+            "portcullis_accesses_unread",
+            "Lines about accesses that a reader did not get, counted for each reader",
+            accesses.unread,
+        )
     }
 
     fn runtimes(&self, page: &mut Page<'_>) -> fmt::Result {

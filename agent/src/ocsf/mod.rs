@@ -16,6 +16,7 @@ mod target;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
@@ -39,8 +40,9 @@ pub(crate) const OCSF_SCHEMA: &str = "ocsf/1.7.0";
 struct Told<'a> {
     schema: &'a str,
     time: &'a str,
-    cpu: u32,
-    sequence: u64,
+    cpu: Option<u32>,
+    /// Not of what tells of no event of its own.
+    sequence: Option<u64>,
     lost_before: u64,
     class: &'static str,
     operation: &'static str,
@@ -48,6 +50,8 @@ struct Told<'a> {
     object: Option<&'a str>,
     /// Family, type and protocol.
     socket: Option<[u32; 3]>,
+    /// Where the other end is, or for what is bound this one.
+    address: Option<SocketAddr>,
     container: Option<&'a Container>,
     process: &'a ProcessLine,
     host: &'a Host,
@@ -74,13 +78,14 @@ impl<'a> From<&'a Alert> for Event<'a> {
         let told = Told {
             schema: line.schema,
             time: &line.time,
-            cpu: line.cpu,
-            sequence: line.sequence,
+            cpu: Some(line.cpu),
+            sequence: Some(line.sequence),
             lost_before: line.lost_before,
             class: line.class,
             operation: line.operation,
             object: Some(&line.object),
             socket: (line.class == "network").then_some(alert.arg),
+            address: None,
             container: line.container.as_deref(),
             process: &line.process,
             host: &alert.host,
@@ -100,6 +105,12 @@ impl<'a> From<&'a Alert> for Event<'a> {
 impl<'a> From<&'a Log> for Event<'a> {
     fn from(log: &'a Log) -> Event<'a> {
         let line = &log.line;
+        let mut unmapped = BTreeMap::from([("cgroup", json!(line.cgroup))]);
+        let access = line.access.as_ref();
+        if let Some(access) = access {
+            // By our names: more of it than OCSF has places for, and repeats.
+            unmapped.insert("access", json!(access));
+        }
         let told = Told {
             schema: line.schema,
             time: &line.time,
@@ -108,13 +119,18 @@ impl<'a> From<&'a Log> for Event<'a> {
             lost_before: line.lost_before,
             class: line.class,
             operation: line.operation,
-            object: None,
-            socket: None,
+            // Of a socket without an address there is nothing to say but what kind of socket it is.
+            object: access.map(|access| access.object.as_deref().unwrap_or_default()),
+            socket: access.and_then(|access| access.socket),
+            address: access.and_then(|access| access.address.zip(access.port)).map(SocketAddr::from),
             container: line.container.as_deref(),
             process: &line.process,
             host: &log.host,
-            outcome: Outcome::Done,
-            unmapped: BTreeMap::from([("cgroup", json!(line.cgroup))]),
+            outcome: match access.and_then(|access| access.errno.as_deref()) {
+                Some(errno) => Outcome::Refused { errno },
+                None => Outcome::Done,
+            },
+            unmapped,
         };
         told.event()
     }
@@ -178,9 +194,11 @@ impl<'a> Told<'a> {
         self.unmapped.extend([
             ("operation", json!(self.operation)),
             ("class", json!(self.class)),
-            ("cpu", json!(self.cpu)),
             ("lostBefore", json!(self.lost_before)),
         ]);
+        if let Some(cpu) = self.cpu {
+            self.unmapped.insert("cpu", json!(cpu));
+        }
         if let Some(owner) = container.and_then(|container| container.owner.as_ref()) {
             self.unmapped.insert("owner", json!({ "kind": owner.kind, "name": owner.name }));
         }

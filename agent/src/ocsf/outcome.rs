@@ -6,6 +6,8 @@ use super::schema::{Control, Policy};
 pub(super) enum Outcome<'a> {
     /// It was done.
     Done,
+    /// A security module refused it, be it this one or another.
+    Refused { errno: &'a str },
     /// A decision was made about it.
     Decided {
         is_denial: bool,
@@ -23,6 +25,7 @@ impl<'a> Outcome<'a> {
     pub(super) fn status(&self) -> (u32, &'static str) {
         match self {
             Outcome::Done => (1, "Success"),
+            Outcome::Refused { .. } => (2, "Failure"),
             Outcome::Decided { is_denial: true, .. } => (2, "Failure"),
             // Others may have denied it later: file permissions, another security module.
             Outcome::Decided { is_denial: false, .. } => (0, "Unknown"),
@@ -32,7 +35,7 @@ impl<'a> Outcome<'a> {
     /// KubeArmor's ten degrees on the five of OCSF.
     pub(super) fn severity(&self) -> (u32, &'static str) {
         match self {
-            Outcome::Done => (1, "Informational"),
+            Outcome::Done | Outcome::Refused { .. } => (1, "Informational"),
             Outcome::Decided { severity, .. } => match severity {
                 0 => (0, "Unknown"),
                 1..=2 => (1, "Informational"),
@@ -47,6 +50,7 @@ impl<'a> Outcome<'a> {
     pub(super) fn message(&self, operation: &str) -> String {
         match self {
             Outcome::Done => operation.to_owned(),
+            Outcome::Refused { errno } => format!("{operation} denied: {errno}"),
             Outcome::Decided { is_denial, policy, reason, .. } => {
                 let done = if *is_denial { "denied" } else { "audited" };
                 let by = policy.map_or_else(|| (*reason).to_owned(), |policy| format!("policy {policy}"));
@@ -57,7 +61,7 @@ impl<'a> Outcome<'a> {
 
     pub(super) fn profiles(&self) -> &'static [&'static str] {
         match self {
-            Outcome::Done => &["container", "host"],
+            Outcome::Done | Outcome::Refused { .. } => &["container", "host"],
             Outcome::Decided { .. } => &["container", "host", "security_control"],
         }
     }

@@ -1,6 +1,7 @@
 //! The objects of OCSF that events here have, with the attributes that can be filled, by OCSF's names.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -42,7 +43,8 @@ pub(super) struct Metadata<'a> {
     /// The schema of our own line.
     pub(super) log_name: &'a str,
     pub(super) original_time: &'a str,
-    pub(super) sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sequence: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,7 +113,12 @@ pub(super) enum Target<'a> {
     Kernel { kernel: Kernel<'a> },
     Module { module: Module<'a> },
     Process { process: Box<Process<'a>>, launch_type_id: u32, launch_type: &'static str },
-    Network { src_endpoint: Endpoint<'a>, connection_info: Connection },
+    Network {
+        src_endpoint: Endpoint<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dst_endpoint: Option<Address>,
+        connection_info: Connection,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -187,6 +194,15 @@ pub(super) struct Endpoint<'a> {
     pub(super) uid: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) name: &'a str,
+    #[serde(flatten)]
+    pub(super) address: Option<Address>,
+}
+
+/// An end by its address.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Address {
+    pub(super) ip: IpAddr,
+    pub(super) port: u16,
 }
 
 #[derive(Debug, Serialize)]

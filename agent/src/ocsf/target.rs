@@ -4,7 +4,7 @@ use portcullis_policy::network::{AF_INET, AF_INET6};
 
 use super::Told;
 use super::activity::{Class, OTHER};
-use super::schema::{Actor, Connection, Container, Endpoint, File, Image, Kernel, Module, Process, Target, User};
+use super::schema::{Actor, Address, Connection, Container, Endpoint, File, Image, Kernel, Module, Process, Target, User};
 use crate::alerts::ProcessFacts;
 use crate::alerts::line;
 
@@ -69,16 +69,29 @@ impl<'a> Told<'a> {
                     if self.class == "capability" { (object, "Capability") } else { (self.operation, "Self-protection") };
                 Target::Kernel { kernel: Kernel { name, type_id: OTHER, kind } }
             }
-            Class::Network => Target::Network {
-                // Whoever has the socket. Where the other end is, a line of this kind does not say.
-                src_endpoint: Endpoint {
-                    hostname: &self.host.name,
-                    uid: self.container.map_or("", |container| &container.id),
-                    name: self.container.map_or("", |container| &container.name),
-                },
-                connection_info: connection(self.operation, self.socket),
-            },
+            Class::Network => {
+                let (own, other) = self.addresses();
+                Target::Network {
+                    // Whoever has the socket.
+                    src_endpoint: Endpoint {
+                        hostname: &self.host.name,
+                        uid: self.container.map_or("", |container| &container.id),
+                        name: self.container.map_or("", |container| &container.name),
+                        address: own,
+                    },
+                    dst_endpoint: other,
+                    connection_info: connection(self.operation, self.socket),
+                }
+            }
         }
+    }
+}
+
+impl Told<'_> {
+    /// Which end an address is of: what is bound is the own one, and everything else speaks with another.
+    fn addresses(&self) -> (Option<Address>, Option<Address>) {
+        let address = self.address.map(|address| Address { ip: address.ip(), port: address.port() });
+        if matches!(self.operation, "bind" | "listen") { (address, None) } else { (None, address) }
     }
 }
 

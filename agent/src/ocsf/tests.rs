@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use portcullis_ebpf::abi::{self, op};
+use portcullis_ebpf::monitor::AccessEvent;
 use portcullis_policy::meaning::Action;
 use serde_json::{Value, json};
 
@@ -291,6 +292,35 @@ fn objects_are_told_by_their_class() {
     let unix = of(op::SOCKET, b"", [1, 1, 0]);
     assert_eq!(unix["connection_info"], json!({"direction_id": 0, "direction": "Unknown"}));
     assert_eq!(unix["unmapped"]["object"], "1,1,0");
+}
+
+#[test]
+fn accesses_are_activities_with_their_answers() {
+    let of = |event: &AccessEvent| -> Value {
+        serde_json::from_slice(&fake::accessed(Some((*container()).clone()), event).written(EventFormat::Ocsf)).unwrap()
+    };
+    let passed = of(&fake::access(op::READ, b"/etc/hosts"));
+    is_event(&passed);
+    assert_eq!((&passed["type_name"], &passed["status"]), (&json!("File System Activity: Read"), &json!("Success")));
+    assert_eq!((&passed["file"]["path"], &passed["metadata"]["sequence"]), (&json!("/etc/hosts"), &json!(9)));
+    assert!(passed.get("disposition").is_none(), "no policy is named");
+    let mut event = fake::access(op::CONNECT, b"");
+    (event.header.arg, event.header.result) = ([2, 1, 6], 13);
+    // sin_family, sin_port, sin_addr and what fills it up.
+    event.address = [&2_u16.to_ne_bytes()[..], &80_u16.to_be_bytes(), &[192, 0, 2, 1], &[0; 8]].concat();
+    let denied = of(&event);
+    is_event(&denied);
+    assert_eq!((&denied["status"], &denied["message"]), (&json!("Failure"), &json!("connect denied: EACCES")));
+    assert_eq!(denied["dst_endpoint"], json!({"ip": "192.0.2.1", "port": 80}));
+    assert_eq!(denied["unmapped"]["access"]["family"], "AF_INET");
+    event.header.op = op::BIND;
+    let bound = of(&event);
+    assert_eq!((&bound["src_endpoint"]["port"], bound.get("dst_endpoint")), (&json!(80), None));
+    event.header.repeats = 5;
+    let log = fake::repeated(None, &event);
+    let repeated: Value = serde_json::from_slice(&log.written(EventFormat::Ocsf)).unwrap();
+    assert_eq!(repeated["unmapped"]["access"]["repeats"], 5);
+    assert!(repeated["metadata"].get("sequence").is_none(), "it is no access of its own");
 }
 
 #[test]

@@ -60,21 +60,22 @@ fn of_image(image: &Image) -> ProcessFacts {
     let readable = image.args_flags & ARGS_UNREADABLE == 0;
     ProcessFacts {
         exe: path(&image.exe),
-        exe_flags: flags(image.exe_flags),
+        exe_flags: path_flags(image.exe_flags),
         args: readable.then(|| image.arguments().take(MAX_ARGUMENTS).map(text).collect()),
         args_cut: readable && (image.args_flags & ARGS_CUT != 0 || image.arguments().nth(MAX_ARGUMENTS).is_some()),
         cwd: path(&image.cwd),
-        cwd_flags: flags(image.cwd_flags),
+        cwd_flags: path_flags(image.cwd_flags),
         ..ProcessFacts::default()
     }
 }
 
 /// A path that leads there.
-fn of_path(path: &[u8], path_flags: u32) -> Option<String> {
-    (!path.is_empty() && is_path(&flags(path_flags))).then(|| text(path))
+fn of_path(path: &[u8], flags: u32) -> Option<String> {
+    (!path.is_empty() && is_path(&path_flags(flags))).then(|| text(path))
 }
 
-fn flags(flags: u32) -> Vec<&'static str> {
+/// What is wrong with a path, by its `PATH_*`, in words.
+pub(crate) fn path_flags(flags: u32) -> Vec<&'static str> {
     let words = [
         (PATH_CUT, "cut"),
         (PATH_OUTSIDE, "outside"),

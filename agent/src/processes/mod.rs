@@ -19,6 +19,7 @@ mod tree;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub(crate) use facts::path_flags;
 pub use life::{Container, Exit, Image, Key, Process};
 use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::{EXEC, EXIT, FORK};

@@ -45,7 +45,7 @@ async fn stops(stopped: &mut watch::Receiver<bool>) {
 fn class(what: SinkEvents) -> EventClass {
     match what {
         SinkEvents::Alerts => EventClass::Alert,
-        SinkEvents::Logs => EventClass::Process,
+        SinkEvents::Logs => EventClass::Logs,
         SinkEvents::All => EventClass::All,
     }
 }

@@ -3,27 +3,34 @@
 //! ```text
 //! ring of alerts ────────┐                  ┌─ names: containers and rules, from the state directory
 //! ring of processes ─────┼─ pump (1 thread) ┼─ table: who was who, for alerts that say who
-//!                        ┘                  └─> fanouts: alerts, logs
+//! ring of accesses ──────┤                  └─> fanouts: alerts, logs, accesses
+//! counts of repeats ─────┘
 //! ```
 
 mod pump;
+mod repeats;
 mod ring;
+mod tally;
 mod teller;
 #[cfg(test)]
 mod tests;
 mod watched;
 
+use std::sync::Arc;
+
 use portcullis_ebpf::Kernel;
 use portcullis_enforcer::{Monitor, StateDir};
 
+pub(crate) use self::tally::Tally;
 pub(crate) use self::watched::Watched;
 
 use self::pump::Pump;
 use self::ring::{Reading, Source};
 use self::teller::Teller;
 use crate::Error;
-use crate::alerts::fanout::Fanout;
+use crate::alerts::fanout::{Counters, Fanout};
 use crate::alerts::{Alert, Names};
+use crate::control::{AccessesStatus, MonitorStatus};
 use crate::kubearmor::Host;
 use crate::logs::Log;
 
@@ -31,7 +38,11 @@ use crate::logs::Log;
 #[derive(Clone, Default)]
 pub struct Telemetry {
     pub(crate) alerts: Fanout<Alert>,
+    /// What is executed.
     pub(crate) logs: Fanout<Log>,
+    /// Files, sockets and capabilities: there are many more of them, which must not displace what is executed.
+    pub(crate) accesses: Fanout<Log>,
+    pub(crate) tally: Tally,
     pub(crate) watched: Watched,
     reading: Reading,
 }
@@ -44,13 +55,18 @@ impl Telemetry {
     /// If the system gives no thread.
     pub fn from_kernel(state: StateDir, host: Host, monitor: Monitor) -> Result<Telemetry, Error> {
         let telemetry = Telemetry { watched: Watched::load(monitor), ..Telemetry::default() };
-        let Telemetry { alerts, logs, watched, reading } = telemetry.clone();
+        let Telemetry { watched, reading, .. } = telemetry.clone();
         let of_processes = watched.is_loaded().then(|| {
             let watched = watched.clone();
             Source::new("events of processes", watched.reading(), move || watched.events())
         });
+        let of_accesses = watched.tells_accesses().then(|| {
+            let watched = watched.clone();
+            Source::new("accesses", watched.reading_accesses(), move || watched.access_events())
+        });
         let of_alerts = Source::new("alerts", reading, || Kernel::open()?.events());
-        let pump = Pump::new(of_alerts, of_processes, Teller::new(Names::new(state, host), watched, alerts, logs));
+        let teller = Teller::new(Names::new(state, host), &telemetry, Arc::new(move || watched.take_repeats()));
+        let pump = Pump::new(of_alerts, of_processes, of_accesses, teller);
         let failed = |source| Error::Thread { name: "telemetry", source };
         std::thread::Builder::new().name("telemetry".to_owned()).spawn(move || pump.run()).map_err(failed)?;
         Ok(telemetry)
@@ -59,6 +75,14 @@ impl Telemetry {
     /// Why no alerts are read now.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.reading.trouble()
+    }
+
+    /// How the monitor is, and how accesses are.
+    pub(crate) fn watched_status(&self) -> (MonitorStatus, AccessesStatus) {
+        let (monitor, accesses) = self.watched.status();
+        let ([file, network, capability], counters) = (self.tally.counts(), self.accesses.counters());
+        let Counters { readers, waiting, lost: unread, .. } = counters;
+        (monitor, AccessesStatus { file, network, capability, readers, waiting, unread, ..accesses })
     }
 
     /// Lets the kernel tell only what is told without an agent, which are alerts.

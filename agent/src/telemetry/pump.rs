@@ -1,12 +1,12 @@
 //! From the kernel's rings to the readers: the one thread that waits for events.
 //!
-//! What an alert says of its process comes from events of another ring, which may be read later than they happened. So whatever
-//! is in that ring is read before an alert is named, within a limit. Rings of other classes of events join in here.
+//! What an alert or an access says of its process comes from events of another ring, which may be read later than they happened. So
+//! whatever is in that ring is read before either is named, within a limit.
 
 use std::time::{Duration, Instant};
 
 use portcullis_ebpf::Event;
-use portcullis_ebpf::monitor::ProcessEvent;
+use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing::warn;
@@ -19,21 +19,38 @@ const TICK: Duration = Duration::from_secs(600);
 /// Most events of processes that are read before one alert. Each takes microseconds, and the ring holds about 10,000: what is left
 /// behind, the next alerts make up for.
 pub(super) const MAX_PER_ALERT: usize = 4096;
+/// Most accesses that are told between two alerts: each takes some microseconds.
+pub(super) const MAX_ACCESSES: usize = 64;
+/// Most lines about repeats, likewise. They have a share of their own, which no flood of accesses takes from them.
+const MAX_REPEATS: usize = 16;
 /// How often so many are read at once when a ring was opened: more than it holds.
 const BACKLOG: usize = 8;
 /// How long a failed wait is followed by none.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The thread's work.
-pub(super) struct Pump<A, P> {
+pub(super) struct Pump<A, P, X> {
     alerts: Source<A>,
     processes: Option<Source<P>>,
+    accesses: Option<Source<X>>,
     teller: Teller,
+    /// Accesses that have been taken and not told yet.
+    taken: Vec<AccessEvent>,
 }
 
-impl<A: Ring<Event = Event>, P: Ring<Event = ProcessEvent>> Pump<A, P> {
-    pub(super) fn new(alerts: Source<A>, processes: Option<Source<P>>, teller: Teller) -> Pump<A, P> {
-        Pump { alerts, processes, teller }
+impl<A, P, X> Pump<A, P, X>
+where
+    A: Ring<Event = Event>,
+    P: Ring<Event = ProcessEvent>,
+    X: Ring<Event = AccessEvent>,
+{
+    pub(super) fn new(
+        alerts: Source<A>,
+        processes: Option<Source<P>>,
+        accesses: Option<Source<X>>,
+        teller: Teller,
+    ) -> Pump<A, P, X> {
+        Pump { alerts, processes, accesses, teller, taken: Vec::with_capacity(MAX_ACCESSES) }
     }
 
     /// Works for as long as this process lives.
@@ -69,16 +86,31 @@ impl<A: Ring<Event = Event>, P: Ring<Event = ProcessEvent>> Pump<A, P> {
             self.teller.look_around();
         }
         self.alerts.open_in_time(now);
+        if self.accesses.as_mut().is_some_and(|source| source.open_in_time(now)) {
+            self.teller.begin_accesses(now);
+        }
+        self.look(now);
     }
 
-    /// One alert and the events that may explain it. Whether there may be more to do.
+    /// Looks for repeats, if that is due.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.teller.look_for_repeats(now);
+    }
+
+    /// One alert, some accesses, and the events that may explain them. Whether there may be more to do.
     pub(super) fn turn(&mut self) -> bool {
+        // What is taken now was raised before the events that are read next, and can be explained by those.
         let alert = self.alerts.take();
+        let accesses = self.accesses.iter_mut().flat_map(|source| std::iter::from_fn(|| source.take()));
+        self.taken.extend(accesses.take(MAX_ACCESSES));
         let is_behind = self.read_processes();
         if let Some(alert) = &alert {
             self.teller.alert(alert);
         }
-        alert.is_some() || is_behind
+        let is_told = !self.taken.is_empty();
+        self.taken.drain(..).for_each(|event| self.teller.access(&event));
+        let is_repeated = (0..MAX_REPEATS).take_while(|_| self.teller.repeat()).count() > 0;
+        alert.is_some() || is_behind || is_told || is_repeated
     }
 
     /// Reads events of processes. Whether there may be more.
@@ -96,8 +128,10 @@ impl<A: Ring<Event = Event>, P: Ring<Event = ProcessEvent>> Pump<A, P> {
     fn wait(&self) -> Result<(), Errno> {
         let now = Instant::now();
         let rest = self.processes.as_ref().map_or(Duration::MAX, |source| source.rest(now));
-        let rest = rest.min(self.alerts.rest(now)).min(TICK);
+        let rest = rest.min(self.accesses.as_ref().map_or(Duration::MAX, |source| source.rest(now)));
+        let rest = rest.min(self.alerts.rest(now)).min(self.teller.rest(now)).min(TICK);
         let open = self.alerts.fd().into_iter().chain(self.processes.as_ref().and_then(Source::fd));
+        let open = open.chain(self.accesses.as_ref().and_then(Source::fd));
         let mut open: Vec<PollFd<'_>> = open.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX), tv_nsec: rest.subsec_nanos().into() };
         match poll(&mut open, Some(&timeout)) {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis_ebpf::monitor::{ProcessEvent, ProcessEvents};
+use portcullis_ebpf::monitor::{AccessEvent, AccessEvents, ProcessEvent, ProcessEvents};
 use portcullis_ebpf::{Error, Event, Events};
 use tracing::{info, warn};
 
@@ -44,6 +44,18 @@ impl Ring for ProcessEvents {
 
     fn malformed(&self) -> u64 {
         ProcessEvents::malformed(self)
+    }
+}
+
+impl Ring for AccessEvents {
+    type Event = AccessEvent;
+
+    fn take(&mut self) -> Result<Option<AccessEvent>, Error> {
+        self.next(Duration::ZERO)
+    }
+
+    fn malformed(&self) -> u64 {
+        AccessEvents::malformed(self)
     }
 }
 

@@ -4,15 +4,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use portcullis_ebpf::Event;
-use portcullis_ebpf::monitor::ProcessEvent;
-use portcullis_ebpf::monitor::abi::{EXEC, NO_SLOT};
+use portcullis_ebpf::monitor::abi::{self, EXEC, NO_SLOT};
+use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent, Repeat};
 use tracing::warn;
 
+use super::Telemetry;
+use super::repeats::{Repeats, Take};
+use super::tally::Tally;
 use super::watched::Watched;
 use crate::alerts::clock::Clock;
 use crate::alerts::fanout::Fanout;
 use crate::alerts::{Alert, Names};
-use crate::logs::{Log, is_contained};
+use crate::logs::{Log, Named, is_contained};
 use crate::processes::Key;
 
 /// How long the first alerts wait for who was there before. Reading `/proc` takes about 0.1 ms for each process.
@@ -28,14 +31,20 @@ pub(super) struct Teller {
     watched: Watched,
     alerts: Fanout<Alert>,
     logs: Fanout<Log>,
+    accesses: Fanout<Log>,
+    tally: Tally,
+    repeats: Repeats,
     clock: Clock,
     looked: Option<Instant>,
     asked: Instant,
 }
 
 impl Teller {
-    pub(super) fn new(names: Names, watched: Watched, alerts: Fanout<Alert>, logs: Fanout<Log>) -> Teller {
-        Teller { names, watched, alerts, logs, clock: Clock::now(), looked: None, asked: Instant::now() }
+    /// For the readers of `telemetry`. Counts of repeats are what `take` takes.
+    pub(super) fn new(names: Names, telemetry: &Telemetry, take: Take) -> Teller {
+        let Telemetry { alerts, logs, accesses, tally, watched, .. } = telemetry.clone();
+        let (repeats, clock) = (Repeats::new(take), Clock::now());
+        Teller { names, watched, alerts, logs, accesses, tally, repeats, clock, looked: None, asked: Instant::now() }
     }
 
     pub(super) fn compare_clocks(&mut self) {
@@ -58,8 +67,10 @@ impl Teller {
         if self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) && (event.lost_before > 0 || self.is_behind()) {
             self.look();
         }
-        if header.kind == EXEC && (self.watched.tells_host() || is_contained(header)) {
-            self.executed(event);
+        if header.kind == EXEC && self.watched.tells_executions(is_contained(header.slot, header.pid_ns)) {
+            let key = Key { tgid: header.tgid, started_ns: header.started_ns };
+            let named = self.named((header.slot, header.epoch), key, header.time_ns);
+            self.logs.publish(Log::executed(event, named));
         }
     }
 
@@ -71,20 +82,85 @@ impl Teller {
         self.watched.is_behind()
     }
 
-    fn executed(&mut self, event: &ProcessEvent) {
+    /// Passes an access on.
+    pub(super) fn access(&mut self, event: &AccessEvent) {
         let header = &event.header;
-        let container = if header.slot == NO_SLOT { Ok(None) } else { self.names.container(header.slot, header.epoch) };
+        let key = Key { tgid: header.tgid, started_ns: header.started_ns };
+        let named = self.named((header.slot, header.epoch), key, header.time_ns);
+        let log = Log::accessed(event, named);
+        self.tally.count(&log);
+        self.repeats.note(event, Instant::now());
+        self.accesses.publish(log);
+    }
+
+    /// The ring of accesses is read from now on.
+    pub(super) fn begin_accesses(&mut self, now: Instant) {
+        self.repeats.begin(now);
+    }
+
+    /// Has the kernel's counts looked at, if that is due.
+    pub(super) fn look_for_repeats(&mut self, now: Instant) {
+        self.repeats.look_in_time(now);
+    }
+
+    /// How long there is nothing to do but wait for events.
+    pub(super) fn rest(&self, now: Instant) -> Duration {
+        self.repeats.rest(now)
+    }
+
+    /// Passes on how often an access was repeated, if there is one that was. It is told with the time of the access: the repeats came
+    /// within a window of that.
+    pub(super) fn repeat(&mut self) -> bool {
+        let Some((repeat, event)) = self.repeats.next() else { return false };
+        let mut event = event.unwrap_or_else(|| self.forgotten(&repeat));
+        (event.header.repeats, event.lost_before) = (repeat.repeats, 0);
+        let header = &event.header;
+        let key = Key { tgid: header.tgid, started_ns: header.started_ns };
+        let named = self.named((header.slot, header.epoch), key, header.time_ns);
+        self.accesses.publish(Log::repeated(&event, named));
+        true
+    }
+
+    /// What the kernel's count and the table of processes say of an access that is no longer known: all but its texts.
+    fn forgotten(&self, repeat: &Repeat) -> AccessEvent {
+        let what = &repeat.what;
+        let mut header = abi::Access {
+            op: what.op.into(),
+            cpu: repeat.told.0,
+            seq: repeat.told.1,
+            time_ns: repeat.told_ns,
+            started_ns: what.started_ns,
+            slot: NO_SLOT,
+            tgid: what.tgid,
+            tid: what.tgid,
+            result: what.result.into(),
+            arg: what.arg,
+            ..abi::Access::default()
+        };
+        let table = self.watched.table();
+        let key = Key { tgid: what.tgid, started_ns: what.started_ns };
+        if let Some(process) = table.by_key(key, repeat.told_ns).map(|view| view.process) {
+            (header.cgroup, header.uid, header.pid_ns, header.mnt_ns) =
+                (process.cgroup, process.uid, process.pid_ns, process.mnt_ns);
+            if let Some(container) = process.container {
+                (header.slot, header.epoch) = (container.slot, container.epoch);
+            }
+        }
+        AccessEvent { header, path: Vec::new(), second: Vec::new(), address: Vec::new(), lost_before: 0 }
+    }
+
+    /// Who a process is, and whose, at a time.
+    fn named(&mut self, (slot, epoch): (u32, u32), key: Key, time_ns: u64) -> Named {
+        let container = if slot == NO_SLOT { Ok(None) } else { self.names.container(slot, epoch) };
         let container = container.unwrap_or_else(|error| {
             warn!("the container of a process cannot be named: {error}");
             None
         });
-        let facts = {
+        let process = {
             let table = self.watched.table();
-            let key = Key { tgid: header.tgid, started_ns: header.started_ns };
-            table.by_key(key, header.time_ns).map(|view| table.facts(view, header.time_ns)).unwrap_or_default()
+            table.by_key(key, time_ns).map(|view| table.facts(view, time_ns))
         };
-        let time = self.clock.at(header.time_ns);
-        self.logs.publish(Log::executed(event, time, container, facts, self.names.host()));
+        Named { time: self.clock.at(time_ns), container, process, host: self.names.host() }
     }
 
     /// Looks who is there, and waits for that, but not for long.
@@ -113,6 +189,8 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use portcullis_enforcer::StateDir;
 
     use super::*;
@@ -127,7 +205,8 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let names = Names::new(StateDir::at(state.path()), Host::default());
         let watched = Watched::default();
-        let mut teller = Teller::new(names, watched.clone(), Fanout::default(), Fanout::default());
+        let telemetry = Telemetry { watched: watched.clone(), ..Telemetry::default() };
+        let mut teller = Teller::new(names, &telemetry, Arc::new(|| Ok(Vec::new())));
         let own = std::process::id();
         let is_known = || watched.table().get(own, u64::MAX).is_some();
         let mut event = fake::exec();

@@ -5,14 +5,15 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
-use portcullis_ebpf::monitor::ProcessEvent;
+use portcullis_ebpf::abi::op;
 use portcullis_ebpf::monitor::abi::NO_SLOT;
+use portcullis_ebpf::monitor::{AccessEvent, Classes, ProcessEvent, Repeat, Visibility};
 use portcullis_ebpf::{Error as KernelError, Event};
 
 use super::ring::Ring;
 use super::*;
 use crate::alerts::fanout::Next;
-use crate::alerts::{ProcessFacts, fanout::Item, fanout::Subscription};
+use crate::alerts::{Format, ProcessFacts, fanout::Item, fanout::Subscription};
 use crate::fake;
 
 /// A ring that says what a test has put in.
@@ -70,6 +71,9 @@ struct Place {
     _state: tempfile::TempDir,
     alerts: Queue<Event>,
     processes: Queue<ProcessEvent>,
+    accesses: Queue<AccessEvent>,
+    /// What the kernel has counted.
+    counted: Arc<Mutex<Vec<Repeat>>>,
     telemetry: Telemetry,
     teller: Option<Teller>,
 }
@@ -83,20 +87,24 @@ fn source<E: Send + 'static>(queue: &Queue<E>, reading: &Reading) -> Source<Fake
     Source::new("events", reading.clone(), move || Ok(FakeRing { queue: Arc::clone(&queue), file: file() }))
 }
 
-fn place(tells_host: bool) -> Place {
+fn place(tells: Visibility) -> Place {
     let state = tempfile::tempdir().unwrap();
-    let telemetry = Telemetry { watched: Watched::telling_host(tells_host), ..Telemetry::default() };
-    let Telemetry { alerts, logs, watched, .. } = telemetry.clone();
-    let teller = Teller::new(Names::new(StateDir::at(state.path()), Host::default()), watched, alerts, logs);
-    Place { _state: state, alerts: Queue::default(), processes: Queue::default(), telemetry, teller: Some(teller) }
+    let telemetry = Telemetry { watched: Watched::telling(tells), ..Telemetry::default() };
+    let counted: Arc<Mutex<Vec<Repeat>>> = Arc::default();
+    let taken = Arc::clone(&counted);
+    let take = Arc::new(move || Ok(std::mem::take(&mut *taken.lock().unwrap())));
+    let teller = Teller::new(Names::new(StateDir::at(state.path()), Host::default()), &telemetry, take);
+    let (alerts, processes, accesses) = (Queue::default(), Queue::default(), Queue::default());
+    Place { _state: state, alerts, processes, accesses, counted, telemetry, teller: Some(teller) }
 }
 
 impl Place {
-    /// A pump with both rings open, and nothing read yet.
-    fn pump(&mut self) -> Pump<FakeRing<Event>, FakeRing<ProcessEvent>> {
+    /// A pump with all rings open, and nothing read yet.
+    fn pump(&mut self) -> Pump<FakeRing<Event>, FakeRing<ProcessEvent>, FakeRing<AccessEvent>> {
         let of_processes = source(&self.processes, &self.telemetry.watched.reading());
         let alerts = source(&self.alerts, &self.telemetry.reading);
-        let mut pump = Pump::new(alerts, Some(of_processes), self.teller.take().unwrap());
+        let accesses = source(&self.accesses, &self.telemetry.watched.reading_accesses());
+        let mut pump = Pump::new(alerts, Some(of_processes), Some(accesses), self.teller.take().unwrap());
         pump.open();
         pump
     }
@@ -105,6 +113,19 @@ impl Place {
         let mut event = fake::event(1, b"/etc/shadow");
         (event.header.tgid, event.header.time_ns, event.header.slot) = (tgid, time_ns, NO_SLOT);
         self.alerts.lock().unwrap().push_back(Ok(event));
+    }
+
+    fn accesses(&self, seq: u64, change: impl FnOnce(&mut AccessEvent)) {
+        let mut event = fake::access(op::READ, b"/etc/hosts");
+        event.header.seq = seq;
+        change(&mut event);
+        self.accesses.lock().unwrap().push_back(Ok(event));
+    }
+
+    /// The lines about accesses since it was asked the last time.
+    fn told(&self) -> Vec<serde_json::Value> {
+        let lines = all(&self.telemetry.accesses.subscribe());
+        lines.iter().map(|log| serde_json::from_slice(log.rendered(Format::Line)).unwrap()).collect()
     }
 
     fn happens(&self, change: impl FnOnce(&mut ProcessEvent)) {
@@ -128,7 +149,7 @@ fn facts(telemetry: &Telemetry) -> Vec<Option<ProcessFacts>> {
 
 #[test]
 fn an_alert_is_explained_by_what_is_in_the_other_ring_already() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let mut pump = place.pump();
     place.raise(7, 2_200);
     place.happens(|event| event.header.tgid = 8);
@@ -142,13 +163,13 @@ fn an_alert_is_explained_by_what_is_in_the_other_ring_already() {
 
 #[test]
 fn a_storm_of_processes_holds_up_no_alert() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let taken = Arc::new(Mutex::new(0));
     let storm = Storm { file: file(), taken: Arc::clone(&taken) };
     let mut storm = Some(storm);
     let of_processes = Source::new("storm", Reading::default(), move || storm.take().ok_or(KernelError::MonitorNotLoaded));
     let of_alerts = source(&place.alerts, &place.telemetry.reading);
-    let mut pump = Pump::new(of_alerts, Some(of_processes), place.teller.take().unwrap());
+    let mut pump = Pump::<_, _, FakeRing<AccessEvent>>::new(of_alerts, Some(of_processes), None, place.teller.take().unwrap());
     pump.open();
     let before = *taken.lock().unwrap();
     for number in 0..3 {
@@ -162,9 +183,10 @@ fn a_storm_of_processes_holds_up_no_alert() {
 
 #[test]
 fn without_a_monitor_alerts_say_less() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let of_alerts = source(&place.alerts, &place.telemetry.reading);
-    let mut pump = Pump::<_, FakeRing<ProcessEvent>>::new(of_alerts, None, place.teller.take().unwrap());
+    let teller = place.teller.take().unwrap();
+    let mut pump = Pump::<_, FakeRing<ProcessEvent>, FakeRing<AccessEvent>>::new(of_alerts, None, None, teller);
     pump.open();
     place.raise(7, 2_200);
     while pump.turn() {}
@@ -173,13 +195,13 @@ fn without_a_monitor_alerts_say_less() {
 
 #[test]
 fn a_ring_that_cannot_be_read_is_told_and_the_other_one_goes_on() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     let mut pump = place.pump();
     place.processes.lock().unwrap().push_back(Err(KernelError::ProcessEventsTaken));
     place.raise(7, 2_200);
     while pump.turn() {}
     assert_eq!(facts(&place.telemetry), [None]);
-    let trouble = place.telemetry.watched.status().trouble.unwrap();
+    let trouble = place.telemetry.watched_status().0.trouble.unwrap();
     assert!(trouble.contains("another process already reads"), "{trouble}");
     assert_eq!(place.telemetry.trouble(), None);
     place.happens(|_| {});
@@ -190,7 +212,7 @@ fn a_ring_that_cannot_be_read_is_told_and_the_other_one_goes_on() {
 
 #[test]
 fn what_happened_before_anybody_read_is_noted_before_the_first_alert() {
-    let mut place = place(false);
+    let mut place = place(Visibility::default());
     place.happens(|_| {});
     place.raise(7, 2_200);
     let mut pump = place.pump();
@@ -202,16 +224,101 @@ fn what_happened_before_anybody_read_is_noted_before_the_first_alert() {
 }
 
 #[test]
-fn executions_in_containers_are_told_and_those_of_the_host_if_asked_for() {
-    for (tells_host, expected) in [(false, &[8][..]), (true, &[7, 8][..])] {
-        let mut place = place(tells_host);
+fn executions_are_told_of_whom_it_is_asked_for() {
+    let (none, process) = (Classes::NONE, Classes::PROCESS);
+    for (host, containers, expected) in
+        [(none, none, &[][..]), (none, process, &[8][..]), (process, none, &[7][..]), (process, process, &[7, 8][..])]
+    {
+        let mut place = place(Visibility { host, containers });
         let mut pump = place.pump();
         place.happens(|event| event.header.pid_ns = 0xefff_fffc);
         place.happens(|event| event.header.tgid = 8);
         place.happens(|event| (event.header.tgid, event.header.kind) = (9, 0));
         while pump.turn() {}
         let told: Vec<u32> = all(&place.telemetry.logs.subscribe()).iter().map(|log| log.line.process.pid).collect();
-        assert_eq!(told, expected, "{tells_host}");
+        assert_eq!(told, expected, "{host:?} {containers:?}");
         assert!(place.telemetry.watched.table().get(7, 2_200).is_some(), "who is who is known in any case");
     }
+}
+
+#[test]
+fn an_access_says_who_it_was_by_what_is_in_the_other_ring_already() {
+    let mut place = place(Visibility::default());
+    let mut pump = place.pump();
+    place.accesses(1, |event| event.lost_before = 4);
+    place.happens(|_| {});
+    assert!(pump.turn() && !pump.turn());
+    let told = place.told().remove(0);
+    assert_eq!((&told["sequence"], &told["lostBefore"], &told["repeats"]), (&1.into(), &4.into(), &0.into()));
+    assert_eq!((&told["object"], &told["process"]["exe"]), (&"/etc/hosts".into(), &"/bin/cat".into()));
+    place.accesses(2, |event| event.header.tgid = 99);
+    assert!(pump.turn());
+    let told = place.told().remove(0);
+    assert_eq!((&told["process"]["pid"], &told["process"]["exe"]), (&99.into(), &serde_json::Value::Null), "nobody knows");
+}
+
+/// Three alerts come while more accesses wait than could be told before them.
+#[test]
+fn a_flood_of_accesses_holds_up_no_alert_and_loses_none_of_its_own() {
+    const FLOOD: u64 = 10_000;
+    let mut place = place(Visibility::default());
+    let mut pump = place.pump();
+    (0..FLOOD).for_each(|seq| place.accesses(seq, |_| {}));
+    for number in 1..=3 {
+        place.raise(7, 2_200 + number);
+        assert!(pump.turn());
+        let (alerts, accesses) = (place.telemetry.alerts.counters().items, place.telemetry.accesses.counters().items);
+        assert_eq!((alerts, accesses), (number, number * pump::MAX_ACCESSES as u64));
+    }
+    while pump.turn() {}
+    assert_eq!(place.telemetry.accesses.counters().items, FLOOD);
+    let counted = place.telemetry.watched_status().1;
+    assert_eq!((counted.file.passed, counted.file.denied, counted.network.passed), (FLOOD, 0, 0));
+}
+
+#[test]
+fn a_reader_that_is_too_slow_for_accesses_is_told_how_many_it_lost() {
+    const FLOOD: u64 = 10_000;
+    let mut place = place(Visibility::default());
+    let mut pump = place.pump();
+    let slow = place.telemetry.accesses.subscribe();
+    (0..FLOOD).for_each(|seq| place.accesses(seq, |event| event.path = vec![b'x'; 1000]));
+    while pump.turn() {}
+    let (mut got, mut lost) = (0, 0);
+    while let Some(next) = slow.try_next() {
+        match next {
+            Next::Item(_) => got += 1,
+            Next::Lost(count) => lost += count,
+        }
+    }
+    assert!(lost > 0, "it did not even have to lose any");
+    assert_eq!((got + lost, place.telemetry.watched_status().1.unread), (FLOOD, lost));
+}
+
+#[test]
+fn repeats_are_told_as_such_whether_the_access_is_known_or_not() {
+    let mut place = place(Visibility::default());
+    let mut pump = place.pump();
+    place.happens(|_| {});
+    place.accesses(5, |event| event.header.result = 13);
+    assert!(pump.turn());
+    assert_eq!(place.told()[0]["repeats"], 0);
+    place.counted.lock().unwrap().extend([fake::repeat(5, 41), fake::repeat(6, 3)]);
+    let begun = std::time::Instant::now();
+    pump.look(begun + repeats::LOOK_AFTER);
+    while !pump.turn() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "nothing was found");
+    }
+    let told = place.told();
+    let [known, forgotten] = &told[..] else { panic!("{told:?}") };
+    for (line, repeats, sequence) in [(known, 41, 5), (forgotten, 3, 6)] {
+        assert_eq!((&line["schema"], &line["repeats"]), (&"portcullis.access/1".into(), &repeats.into()));
+        assert_eq!(line["repeatsOf"], serde_json::json!({"cpu": 0, "sequence": sequence}));
+        assert_eq!((&line["operation"], &line["process"]["exe"]), (&"read".into(), &"/bin/cat".into()));
+        assert!(line["sequence"].is_null(), "it is no access: {line}");
+    }
+    assert_eq!([&known["object"], &known["verdict"], &known["errno"]], ["/etc/hosts", "denied", "EACCES"]);
+    assert_eq!((&forgotten["object"], &forgotten["cgroup"]), (&serde_json::Value::Null, &99.into()));
+    let counted = place.telemetry.watched_status().1;
+    assert_eq!((counted.file.denied, counted.file.passed), (1, 0), "what was told itself");
 }

@@ -1,5 +1,5 @@
-//! `portcullis events`: denials and audited operations, and what containers execute, one line each: our own JSON, KubeArmor's or
-//! OCSF's, or for people.
+//! `portcullis events`: denials and audited operations, what containers execute and what they use, one line each: our own JSON,
+//! KubeArmor's or OCSF's, or for people.
 //!
 //! The kernel tells the index of the rule that decided, so nothing is matched again here and nothing is guessed. Its rings have one
 //! reader: the agent, if one runs, which then passes the same lines on. Without an agent alerts are read here, and named by what is
@@ -27,7 +27,8 @@ use crate::output;
 const TICK: Duration = Duration::from_secs(60);
 
 pub(crate) fn follow(config: Option<&Path>, asked: &args::Events) -> Result<Answer, Failure> {
-    if asked.class == Class::Process && (asked.verdict.is_some() || asked.rule.is_some()) {
+    let is_about_alerts = matches!(asked.class, Class::Alert | Class::All);
+    if asked.class == Class::Process && asked.verdict.is_some() || asked.rule.is_some() && !is_about_alerts {
         return Err(Failure::NoVerdict);
     }
     let config = Config::read(config)?;
@@ -106,7 +107,11 @@ fn from_agent(mut client: Client, asked: &args::Events) -> Result<Answer, Failur
                     if asked.output == EventOutput::Json {
                         raw(&text)?;
                     }
-                    let what = if class == EventClass::Alert { "alerts" } else { "events of processes" };
+                    let what = match class {
+                        EventClass::Alert => "alerts",
+                        EventClass::Process => "events of processes",
+                        _ => "accesses",
+                    };
                     eprintln!("portcullis: {lost} {what} before this were lost: they came faster than they were read");
                 }
                 None => {

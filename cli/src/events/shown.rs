@@ -11,9 +11,9 @@ const COLUMNS: [(&str, usize); 6] =
 /// An event as a sentence.
 pub(super) fn compact(event: &Value) -> String {
     let Parts { time, verdict, container, operation, process, object, policy } = Parts::of(event);
-    let what = match is_alert(event) {
-        true => format!("{verdict} {container}: {operation} {object}"),
-        false => format!("exec {container}: {object}"),
+    let what = match is_execution(event) {
+        false => format!("{verdict} {container}: {operation} {object}"),
+        true => format!("exec {container}: {object}"),
     };
     let policy = if policy.is_empty() { policy } else { format!(" ({policy})") };
     printable(&format!("{time} {what} by {process}{policy}"))
@@ -36,14 +36,15 @@ fn padded(cells: [String; 6]) -> String {
     padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
-fn is_alert(event: &Value) -> bool {
-    !event["verdict"].is_null()
+/// Alerts and accesses have a verdict.
+fn is_execution(event: &Value) -> bool {
+    event["verdict"].is_null()
 }
 
 /// What a line says.
 struct Parts {
     time: String,
-    /// `block` or `audit`; nothing of what is no alert.
+    /// `block` or `audit`, of accesses `passed` or `denied`; nothing of an execution.
     verdict: String,
     container: String,
     operation: String,
@@ -56,9 +57,9 @@ struct Parts {
 impl Parts {
     fn of(event: &Value) -> Parts {
         let process = &event["process"];
-        let (process, object) = match is_alert(event) {
-            true => (who(process), text(&event["object"]).to_owned()),
-            false => (who(&process["parent"]), command(process)),
+        let (process, object) = match is_execution(event) {
+            false => (who(process), object(event)),
+            true => (who(&process["parent"]), command(process)),
         };
         let policy = match event["rule"]["line"].as_u64() {
             Some(line) => format!("{}:{line}", text(&event["policy"])),
@@ -73,6 +74,24 @@ impl Parts {
             object,
             policy,
         }
+    }
+}
+
+/// What it was done to, where that is known; how often besides, for the same is not told each time.
+fn object(event: &Value) -> String {
+    let kind = || text(&event["family"]).to_owned() + " " + text(&event["type"]);
+    let mut object = match (event["object"].as_str(), event["family"].is_string()) {
+        (Some(object), _) => object.to_owned(),
+        (None, true) => kind(),
+        (None, false) => "?".to_owned(),
+    };
+    if let Some(second) = event["secondObject"].as_str() {
+        object.extend([" -> ", second]);
+    }
+    match (event["repeats"].as_u64(), event["repeatsOf"].is_null()) {
+        (Some(repeats @ 1..), true) => format!("{object} ({repeats} times before)"),
+        (Some(repeats), false) => format!("{object} ({repeats} times more)"),
+        _ => object,
     }
 }
 
@@ -138,6 +157,28 @@ mod tests {
         let time = "2025-12-16T05:37:19.127Z";
         assert_eq!(compact(&alert()), format!("{time} block shop/web: read /etc/shadow by /bin/cat[4711] (no-shadow:12)"));
         assert_eq!(compact(&execution()), format!("{time} exec cgroup 99: /bin/sh -c id … by /bin/bash[6]"));
+    }
+
+    fn access(more: &Value) -> Value {
+        let mut access = json!({
+            "schema": "portcullis.access/1", "time": "2025-12-16T05:37:19.127331Z", "operation": "connect", "class": "network",
+            "verdict": "passed", "family": "AF_INET", "type": "SOCK_STREAM", "repeats": 0, "container": null, "cgroup": 99,
+            "process": {"pid": 7, "comm": "nc", "exe": "/bin/nc"},
+        });
+        access.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        access
+    }
+
+    #[test]
+    fn an_access_says_what_came_of_it_and_how_often() {
+        let said = |more: Value| compact(&access(&more)).split_once("127Z ").unwrap().1.to_owned();
+        assert_eq!(said(json!({"object": "10.0.0.1:80"})), "passed cgroup 99: connect 10.0.0.1:80 by /bin/nc[7]");
+        assert_eq!(said(json!({})), "passed cgroup 99: connect AF_INET SOCK_STREAM by /bin/nc[7]");
+        let denied = json!({"verdict": "denied", "operation": "rename", "object": "/a", "secondObject": "/b", "repeats": 2});
+        assert_eq!(said(denied), "denied cgroup 99: rename /a -> /b (2 times before) by /bin/nc[7]");
+        let repeats = json!({"object": "/a", "repeats": 3, "repeatsOf": {"cpu": 0, "sequence": 1}});
+        assert_eq!(said(repeats), "passed cgroup 99: connect /a (3 times more) by /bin/nc[7]");
+        assert!(row(&access(&json!({"object": "/a"}))).contains("passed   cgroup 99"));
     }
 
     #[test]

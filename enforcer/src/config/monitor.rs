@@ -1,6 +1,16 @@
-//! The section `monitor`: whether processes are watched, and whose executions are told.
+//! The section `monitor`: whether processes are watched, and what is told of whom.
+
+use portcullis_ebpf::monitor::{Classes, Visibility};
 
 use super::Field;
+
+/// What the lists of the section may name, in KubeArmor's words. Its other classes are refused as long as nobody is told of them.
+const CLASSES: [(&str, Classes); 4] = [
+    ("process", Classes::PROCESS),
+    ("file", Classes::FILE),
+    ("network", Classes::NETWORK),
+    ("capabilities", Classes::CAPABILITY),
+];
 
 /// Whether the monitor of processes is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,19 +25,26 @@ pub enum MonitorEnabled {
 }
 
 /// The monitor of processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Monitor {
     /// Whether there is one.
     pub enabled: MonitorEnabled,
-    /// Whether what the host's processes execute is told as events, too. Who is who on the host is known in any case.
-    pub host: bool,
+    /// What is told as events. Who is who is known in any case, on the host too.
+    pub visibility: Visibility,
+}
+
+impl Default for Monitor {
+    fn default() -> Monitor {
+        let visibility = Visibility { host: Classes::NONE, containers: Classes::PROCESS };
+        Monitor { enabled: MonitorEnabled::default(), visibility }
+    }
 }
 
 impl Monitor {
     /// Takes a field of the section; whether there is one by its name.
     pub(super) fn set(&mut self, field: &Field) -> Result<bool, String> {
         match field.name.as_str() {
-            "monitor" => return Err("monitor is a mapping with enabled and host".to_owned()),
+            "monitor" => return Err("monitor is a mapping with enabled, visibility and hostVisibility".to_owned()),
             "monitor.enabled" => {
                 self.enabled = match field.value.as_str() {
                     "auto" => MonitorEnabled::Auto,
@@ -36,17 +53,23 @@ impl Monitor {
                     value => return Err(format!("monitor.enabled is `{value}`; write auto, true or false")),
                 }
             }
-            "monitor.host" => {
-                self.host = match field.value.as_str() {
-                    "true" => true,
-                    "false" => false,
-                    value => return Err(format!("monitor.host is `{value}`; write true or false")),
-                }
-            }
+            "monitor.visibility" => self.visibility.containers = classes(field)?,
+            "monitor.hostVisibility" => self.visibility.host = classes(field)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
+}
+
+fn classes(field: &Field) -> Result<Classes, String> {
+    let class = |word: &String| {
+        let known = CLASSES.into_iter().find(|(name, _)| name == word);
+        known.map(|(_, class)| class).ok_or_else(|| {
+            let words = CLASSES.map(|(name, _)| name).join(", ");
+            format!("{} has `{word}`; the classes that can be told are: {words}", field.name)
+        })
+    };
+    field.list.iter().flatten().try_fold(Classes::NONE, |classes, word| Ok(classes | class(word)?))
 }
 
 #[cfg(test)]
@@ -61,20 +84,37 @@ mod tests {
     }
 
     #[test]
-    fn it_is_there_where_it_can_be_and_tells_of_containers() {
-        assert_eq!(parse("").unwrap(), Monitor { enabled: MonitorEnabled::Auto, host: false });
-        let monitor = parse("monitor:\n  enabled: true\n  host: true\n").unwrap();
-        assert_eq!(monitor, Monitor { enabled: MonitorEnabled::Yes, host: true });
+    fn it_is_there_where_it_can_be_and_tells_what_containers_execute() {
+        let by_default = parse("").unwrap();
+        assert_eq!((by_default, by_default.enabled), (Monitor::default(), MonitorEnabled::Auto));
+        assert_eq!(by_default.visibility, Visibility { host: Classes::NONE, containers: Classes::PROCESS });
+        assert_eq!(parse("monitor: {enabled: true}").unwrap().enabled, MonitorEnabled::Yes);
         assert_eq!(parse("monitor: {enabled: false}").unwrap().enabled, MonitorEnabled::No);
+    }
+
+    #[test]
+    fn what_is_told_is_a_list_of_classes() {
+        let text = "monitor:\n  visibility: [process]\n  hostVisibility:\n  - process\n";
+        let visibility = parse(text).unwrap().visibility;
+        assert_eq!(visibility, Visibility { host: Classes::PROCESS, containers: Classes::PROCESS });
+        let all = parse("monitor: {visibility: [capabilities, network, process, file, file]}").unwrap().visibility;
+        assert_eq!(all, Visibility { host: Classes::NONE, containers: Classes::ALL });
+        assert_eq!(parse("monitor: {visibility: []}").unwrap().visibility, Visibility::default(), "nothing");
     }
 
     #[test]
     fn errors_tell_the_place_and_the_fix() {
         for (text, expected) in [
-            ("monitor: true", "config.yaml:1:10: monitor is a mapping with enabled and host"),
+            ("monitor: true", "config.yaml:1:10: monitor is a mapping with enabled, visibility and hostVisibility"),
             ("monitor:\n  enabled: on", "config.yaml:2:12: monitor.enabled is `on`; write auto, true or false"),
-            ("monitor:\n  host: auto", "config.yaml:2:9: monitor.host is `auto`; write true or false"),
-            ("monitor:\n  guest: true", "config.yaml:2:10: there is no field `monitor.guest`"),
+            (
+                "monitor:\n  visibility: [process, dns]",
+                "config.yaml:2:15: monitor.visibility has `dns`; the classes that can be told are: process, file, network, capabilities",
+            ),
+            ("monitor:\n  hostVisibility: file", "config.yaml:2:19: monitor.hostVisibility is a list, like `hostVisibility: ["),
+            ("monitor:\n  visibility: [{a: b}]", "config.yaml:2:16: monitor.visibility is a list of classes"),
+            ("monitor:\n  hostVisibility: [File]", "config.yaml:2:19: monitor.hostVisibility has `File`; the classes"),
+            ("monitor:\n  host: true", "config.yaml:2:9: there is no field `monitor.host`"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text:?}: {error}");

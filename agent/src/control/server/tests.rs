@@ -1,10 +1,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use portcullis_ebpf::abi::op;
+
 use super::*;
 use crate::alerts::Filter;
 use crate::control::{Client, ClientError, EventFormat, Line};
-use crate::fake::{alert, executed, named};
+use crate::fake::{access, accessed, alert, executed, named};
 
 struct Fake(Telemetry);
 
@@ -210,6 +212,29 @@ fn a_follower_may_want_other_events_too() {
     schemas.sort();
     assert_eq!(schemas, ["portcullis.alert/1", "portcullis.process/1", "portcullis.process/1"]);
     assert_eq!(all.next_line(Some(Duration::from_secs(5))).unwrap(), Line::End);
+}
+
+#[test]
+fn a_follower_may_want_one_class_of_accesses() {
+    let place = place();
+    let follow = |class| {
+        let mut client = place.client();
+        client.follow(Wanted { class, count: Some(1), ..Wanted::default() }).unwrap();
+        client
+    };
+    let classes = [EventClass::File, EventClass::Network, EventClass::Capabilities];
+    let mut clients = classes.map(follow);
+    let (mut any, mut all, mut processes) = (follow(EventClass::Access), follow(EventClass::All), follow(EventClass::Process));
+    for operation in [op::CAPABLE, op::SOCKET, op::READ] {
+        place.telemetry.accesses.publish(accessed(Some(named("aaaa")), &access(operation, b"")));
+    }
+    for (client, class) in clients.iter_mut().zip(["file", "network", "capability"]) {
+        let line = next(client);
+        assert_eq!((&line["schema"], &line["class"]), (&"portcullis.access/1".into(), &class.into()));
+        assert_eq!(client.next_line(Some(Duration::from_secs(5))).unwrap(), Line::End);
+    }
+    assert_eq!([&next(&mut any)["class"], &next(&mut all)["class"]], ["capability", "capability"]);
+    assert_eq!(processes.next_line(Some(Duration::from_millis(50))).unwrap(), Line::Quiet);
 }
 
 /// What older command lines send, and what newer ones may.

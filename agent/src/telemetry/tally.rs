@@ -1,0 +1,35 @@
+//! How many accesses were told, by class and verdict.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::control::VerdictCounts;
+use crate::logs::Log;
+
+/// The counters.
+#[derive(Clone, Default)]
+pub(crate) struct Tally(Arc<[Verdicts; CLASSES.len()]>);
+
+/// Passed, and denied.
+#[derive(Default)]
+struct Verdicts([AtomicU64; 2]);
+
+const CLASSES: [&str; 3] = ["file", "network", "capability"];
+
+impl Tally {
+    /// Counts an access. One of no class cannot come: its record would not have been understood.
+    pub(super) fn count(&self, log: &Log) {
+        let at = CLASSES.iter().position(|class| *class == log.line.class);
+        if let (Some(at), Some(access)) = (at, &log.line.access) {
+            self.0[at].0[usize::from(access.is_denied())].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted, of files, networks and capabilities.
+    pub(crate) fn counts(&self) -> [VerdictCounts; 3] {
+        [0, 1, 2].map(|at: usize| {
+            let [passed, denied] = self.0[at].0.each_ref().map(|count| count.load(Ordering::Relaxed));
+            VerdictCounts { passed, denied }
+        })
+    }
+}
