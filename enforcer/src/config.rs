@@ -34,6 +34,10 @@
 //!     what: all              # or alerts, logs (what is no alert)
 //!     maxBytes: 67108864     # then it becomes events.json.1, and that one .2
 //!     keep: 5                # older ones that stay
+//!   otlp:                    # a collector of OpenTelemetry's, over gRPC; in builds with the feature otlp
+//!     endpoint: https://collector:4317
+//!     ca: /etc/portcullis/tls/collector-ca.crt   # of https: the authorities of its certificate
+//!     what: all
 //! ```
 //!
 //! Every field may be left out, and so may the file.
@@ -51,7 +55,7 @@ use saphyr_parser::{Event, Marker, Parser};
 
 pub use self::feeder::{Feeder, Protection, Tcp, Tls};
 pub use self::monitor::{Monitor, MonitorEnabled};
-pub use self::sinks::{FileSink, LineFormat, SinkEvents, Sinks};
+pub use self::sinks::{FileSink, LineFormat, OtlpSink, SinkEvents, Sinks};
 use crate::Error;
 use crate::files;
 
@@ -65,7 +69,7 @@ const LIST_FIELD: &str = "nri.sockets";
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 29] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -92,6 +96,9 @@ const FIELDS: [&str; 26] = [
     "sinks.file.what",
     "sinks.file.maxBytes",
     "sinks.file.keep",
+    "sinks.otlp.endpoint",
+    "sinks.otlp.ca",
+    "sinks.otlp.what",
 ];
 
 /// Whether to connect to the runtimes' NRI sockets.

@@ -136,7 +136,7 @@ pub struct LogsStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SinkStatus {
-    /// Its kind: `file`.
+    /// Its kind: `file` or `otlp`.
     pub sink: String,
     /// Where that is.
     pub to: String,
