@@ -12,7 +12,7 @@
 //! runtimes ─ NRI plugin ─ doorway ─> node: expect, start      (in the call; the runtime waits)
 //! kernel rings ─ telemetry (1 thread) ─> fanouts ─┬─> control socket ─> portcullis events
 //!                                                 ├─> feeder (gRPC) ─> karmor, relay
-//!                                                 └─> sinks ─> file
+//!                                                 └─> sinks ─> file, OTLP
 //! log ─ messages ─> fanout ─────────────────────> feeder
 //! status, kernel counters ─ metrics ────────────> Prometheus
 //! ```

@@ -137,7 +137,7 @@ impl Service {
                 connection.run(stop).await.map_err(Error::RuntimeLeft)
             });
         }
-        let sinks = sinks::start(&settings.sinks, &telemetry, &stopped, &mut tasks)?;
+        let sinks = sinks::start(&settings.sinks, &settings.host, &telemetry, &stopped, &mut tasks)?;
         let feeder = Feeder::new(telemetry.clone(), messages, settings.host.clone());
         let desk = Desk {
             node,

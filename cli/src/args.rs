@@ -57,6 +57,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Watch containers, their processes and what is denied to them.
+    Top {
+        /// Print one frame as text.
+        #[arg(long)]
+        once: bool,
+    },
     /// List the policies in force; check, explain and test policies.
     #[command(subcommand)]
     Policy(Policy),

@@ -41,6 +41,14 @@ pub(crate) enum Failure {
     NoVerdict,
     #[error("only the agent knows processes and accesses, and none runs; start it: systemctl start portcullis")]
     NoAgent,
+    #[error("standard input and output have to be a terminal; `portcullis top --once` prints one frame")]
+    NoTerminal,
+    #[error("the terminal cannot be used: {0}")]
+    Terminal(std::io::Error),
+    #[error("nothing can be shown: {0}")]
+    NoSample(String),
+    #[error("the system gives no thread: {0}; raise the limit of tasks")]
+    Thread(std::io::Error),
     #[error("no cases in there; name expectation files, or directories that hold files called *{ending}")]
     NothingToTest { ending: &'static str },
     #[error("writing the answer: {0}")]

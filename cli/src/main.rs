@@ -15,6 +15,7 @@ mod policy_files;
 mod policy_list;
 mod policy_test;
 mod status;
+mod top;
 mod tree;
 mod who;
 
@@ -60,6 +61,7 @@ fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Policy(Policy::List { format }) => policy_list::list(config, format.output),
         Command::Policy(Policy::Explain(explain)) => policy_explain::explain(config, &explain),
         Command::Policy(Policy::Test { paths, format }) => policy_test::test(&paths, format.output),
+        Command::Top { once } => top::top(config, once),
         Command::Events(events) => events::follow(config, &events),
         Command::OciSpecWithGate => oci_spec::with_gate(config),
         Command::Completions { shell } => {

@@ -42,7 +42,25 @@ pub(crate) fn refused(message: &str, kept: &[String]) -> String {
     format!("REFUSED {}{}", printable(message), printable(&kept))
 }
 
-/// `text` with control characters written out.
+/// `text` with control characters written out, and those that change the order in which a terminal shows others.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    /// Unicode's explicit directional formatting characters (UAX #9, table 1): what stands after one is not where it seems.
+    const DIRECTIONAL: [char; 12] = [
+        '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}',
+        '\u{2068}', '\u{2069}',
+    ];
+    let is_plain = |c: char| !c.is_control() && !DIRECTIONAL.contains(&c);
+    text.chars().flat_map(|c| if is_plain(c) { vec![c] } else { c.escape_default().collect() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_the_cursor_or_turns_the_text_round_is_written_out() {
+        assert_eq!(printable("a\u{1b}[2J\n\u{9b}\u{7f}"), r"a\u{1b}[2J\n\u{9b}\u{7f}");
+        assert_eq!(printable("exe.\u{202e}gnp\u{2066}\u{200f}"), r"exe.\u{202e}gnp\u{2066}\u{200f}");
+        assert_eq!(printable("é/日本 '\\"), "é/日本 '\\");
+    }
 }

@@ -25,12 +25,24 @@ pub(crate) fn tree(config: Option<&Path>, container: &str, format: Output) -> Re
     Ok(Answer::Yes)
 }
 
-/// The tree, drawn. Each process stands below the one that gave birth to it, if that one is of the container and still lives.
+/// A line of a tree, fit for a terminal.
+pub(crate) struct Row {
+    /// The process, if the line is about one.
+    pub(crate) pid: Option<u32>,
+    pub(crate) text: String,
+}
+
 fn render(tree: &Tree) -> Vec<String> {
+    let head = format!("{}  {}", printable(&tree.name), printable(&tree.id));
+    std::iter::once(head).chain(rows(tree).into_iter().map(|row| row.text)).collect()
+}
+
+/// The tree, drawn. Each process stands below the one that gave birth to it, if that one is of the container and still lives.
+pub(crate) fn rows(tree: &Tree) -> Vec<Row> {
     let processes = &tree.processes;
-    let mut lines = vec![format!("{}  {}", printable(&tree.name), printable(&tree.id))];
+    let mut rows = Vec::new();
     if processes.is_empty() {
-        lines.push("no process is known".to_owned());
+        rows.push(Row { pid: None, text: "no process is known".to_owned() });
     }
     let at: HashMap<u32, usize> = processes.iter().enumerate().map(|(at, process)| (process.pid, at)).collect();
     let mut children: HashMap<Option<usize>, Vec<usize>> = HashMap::new();
@@ -48,7 +60,8 @@ fn render(tree: &Tree) -> Vec<String> {
             (_, true) => ("└─ ", "   "),
             (_, false) => ("├─ ", "│  "),
         };
-        lines.push(format!("{indent}{mark}{}", describe(&processes[process])));
+        let text = format!("{indent}{mark}{}", describe(&processes[process]));
+        rows.push(Row { pid: Some(processes[process].pid), text });
         let below = if level < MAX_DEPTH { format!("{indent}{rest}") } else { indent };
         let own = children.remove(&Some(process)).unwrap_or_default();
         let last = own.last().copied();
@@ -56,9 +69,9 @@ fn render(tree: &Tree) -> Vec<String> {
         left.extend(own.into_iter().rev().map(branch));
     }
     if tree.left_out > 0 {
-        lines.push(format!("and {} more", tree.left_out));
+        rows.push(Row { pid: None, text: format!("and {} more", tree.left_out) });
     }
-    lines
+    rows
 }
 
 /// A process that is still to be drawn, with all that is below it.

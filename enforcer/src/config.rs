@@ -35,6 +35,10 @@
 //!     what: all              # or alerts, logs (what is no alert)
 //!     maxBytes: 67108864     # then it becomes events.json.1, and that one .2
 //!     keep: 5                # older ones that stay
+//!   otlp:                    # a collector of OpenTelemetry's, over gRPC; in builds with the feature otlp
+//!     endpoint: https://collector:4317
+//!     ca: /etc/portcullis/tls/collector-ca.crt   # of https: the authorities of its certificate
+//!     what: all
 //! ```
 //!
 //! Every field may be left out, and so may the file.
@@ -52,7 +56,7 @@ use saphyr_parser::{Event, Marker, Parser};
 
 pub use self::feeder::{Feeder, Protection, Tcp, Tls};
 pub use self::monitor::{Monitor, MonitorEnabled};
-pub use self::sinks::{FileSink, LineFormat, SinkEvents, Sinks};
+pub use self::sinks::{FileSink, LineFormat, OtlpSink, SinkEvents, Sinks};
 use crate::Error;
 use crate::files;
 
@@ -72,7 +76,7 @@ const LISTS: [(&str, &str, &str); 3] = [
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 30] = [
     "policyDir",
     "stateDir",
     "failPolicy",
@@ -100,6 +104,9 @@ const FIELDS: [&str; 27] = [
     "sinks.file.what",
     "sinks.file.maxBytes",
     "sinks.file.keep",
+    "sinks.otlp.endpoint",
+    "sinks.otlp.ca",
+    "sinks.otlp.what",
 ];
 
 /// Whether to connect to the runtimes' NRI sockets.

@@ -28,7 +28,7 @@ pub mod unknown;
 
 pub use config::{
     CONFIG_FILE, Config, FailPolicy, Feeder, FileSink, LineFormat, MAX_CONFIG_BYTES, Monitor, MonitorEnabled, Nri, NriEnabled,
-    Protection, SinkEvents, Sinks, Tcp, Tls,
+    OtlpSink, Protection, SinkEvents, Sinks, Tcp, Tls,
 };
 pub use enforcer::{Armed, ArmedContainer, Enforcer, Status};
 pub use error::Error;

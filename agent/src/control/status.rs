@@ -178,7 +178,7 @@ pub struct VerdictCounts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SinkStatus {
-    /// Its kind: `file`.
+    /// Its kind: `file` or `otlp`.
     pub sink: String,
     /// Where that is.
     pub to: String,

@@ -116,7 +116,7 @@ impl Writer {
                 break;
             }
         }
-        self.account.lost(self.batch.events);
+        self.account.ends_without(self.batch.events);
     }
 
     fn fill(&mut self) {
@@ -169,6 +169,7 @@ mod tests {
     use super::*;
     use crate::control::SinkStatus;
     use crate::fake::{alert, executed};
+    use crate::kubearmor::Host;
     use crate::sinks;
 
     struct Place {
@@ -186,8 +187,8 @@ mod tests {
         let path = temporary.path().join(file);
         let (telemetry, mut tasks) = (Telemetry::default(), JoinSet::new());
         let (stop, stopped) = watch::channel(false);
-        let config = Sinks { file: Some(FileSink { path: path.clone(), format, what, max_bytes: 1 << 20, keep: 1 }) };
-        let accounts = sinks::start(&config, &telemetry, &stopped, &mut tasks).unwrap();
+        let config = Sinks { file: Some(FileSink { path: path.clone(), format, what, max_bytes: 1 << 20, keep: 1 }), otlp: None };
+        let accounts = sinks::start(&config, &Host::default(), &telemetry, &stopped, &mut tasks).unwrap();
         Place { _temporary: temporary, path, telemetry, accounts, stop, tasks }
     }
 

@@ -5,6 +5,8 @@
 //! missed is counted in the agent's status and told where it writes.
 
 mod file;
+#[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
+mod otlp;
 mod rotated;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::Error;
 use crate::control::{EventClass, SinkStatus};
+use crate::kubearmor::Host;
 use crate::telemetry::Telemetry;
 
 /// Starts all sinks; they end when `stopped` says so.
@@ -24,6 +27,7 @@ use crate::telemetry::Telemetry;
 /// If the system gives no thread.
 pub(crate) fn start(
     sinks: &Sinks,
+    host: &Host,
     telemetry: &Telemetry,
     stopped: &watch::Receiver<bool>,
     tasks: &mut JoinSet<Result<(), Error>>,
@@ -32,6 +36,11 @@ pub(crate) fn start(
     if let Some(config) = &sinks.file {
         let account = Account::new("file", config.path.display().to_string());
         file::start(config, telemetry, account.clone(), stopped, tasks)?;
+        accounts.push(account);
+    }
+    if let Some(config) = &sinks.otlp {
+        let account = Account::new("otlp", config.endpoint.clone());
+        otlp::start(config, host, telemetry, &account, stopped.clone(), tasks);
         accounts.push(account);
     }
     Ok(accounts)
@@ -75,6 +84,15 @@ impl Account {
     /// So many events are missing there.
     fn lost(&self, events: u64) {
         self.lock().lost += events;
+    }
+
+    /// The agent stops, and so many events that came before are not there.
+    fn ends_without(&self, events: u64) {
+        self.lost(events);
+        if events > 0 {
+            let status = self.lock();
+            warn!("the sink `{}` ends without {events} events: {} could not be written to in time", status.sink, status.to);
+        }
     }
 
     /// It cannot write now.

@@ -7,6 +7,8 @@
 
 mod shown;
 
+pub(crate) use self::shown::compact;
+
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -63,7 +65,8 @@ impl Patience {
     }
 }
 
-fn filter(asked: &args::Events) -> Filter {
+/// What is asked for, but for the class.
+pub(crate) fn filter(asked: &args::Events) -> Filter {
     let args::Events { container, namespace, pod, image, verdict, rule, .. } = asked.clone();
     Filter { container, namespace, pod, image, verdict: verdict.map(Into::into), rule }
 }
@@ -85,7 +88,7 @@ fn raw(line: &[u8]) -> Result<(), Failure> {
 fn print(line: &[u8], asked: &args::Events) -> Result<(), Failure> {
     let show = match asked.output {
         EventOutput::Json | EventOutput::Kubearmor | EventOutput::Ocsf => return raw(line),
-        EventOutput::Compact => shown::compact,
+        EventOutput::Compact => compact,
         EventOutput::Table => shown::row,
     };
     // Only another version of the agent could say what is no JSON.

@@ -9,7 +9,7 @@ const COLUMNS: [(&str, usize); 6] =
     [("TIME", 24), ("VERDICT", 7), ("CONTAINER", 20), ("OPERATION", 10), ("PROCESS", 24), ("OBJECT", 0)];
 
 /// An event as a sentence.
-pub(super) fn compact(event: &Value) -> String {
+pub(crate) fn compact(event: &Value) -> String {
     let Parts { time, verdict, container, operation, process, object, policy } = Parts::of(event);
     let what = match is_execution(event) {
         false => format!("{verdict} {container}: {operation} {object}"),

@@ -14,6 +14,8 @@ const MAX_KEEP: u64 = 1000;
 pub struct Sinks {
     /// A file.
     pub file: Option<FileSink>,
+    /// A collector of OpenTelemetry's.
+    pub otlp: Option<OtlpSink>,
 }
 
 /// A file of lines, rotated by its size.
@@ -29,6 +31,17 @@ pub struct FileSink {
     pub max_bytes: u64,
     /// How many older files stay.
     pub keep: u32,
+}
+
+/// A collector that speaks OTLP over gRPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpSink {
+    /// Where it is, as a URL without a path.
+    pub endpoint: String,
+    /// The authorities of its certificate, as PEM; only of `https`.
+    pub ca: Option<PathBuf>,
+    /// Which events it gets.
+    pub what: SinkEvents,
 }
 
 /// How an event is written as a line.
@@ -65,6 +78,56 @@ pub(super) struct Written {
     keep: Option<u32>,
     /// Where the last of them is.
     at: Option<(usize, usize)>,
+    otlp: WrittenOtlp,
+}
+
+#[derive(Default)]
+struct WrittenOtlp {
+    endpoint: Option<String>,
+    ca: Option<PathBuf>,
+    what: SinkEvents,
+    at: Option<(usize, usize)>,
+}
+
+impl WrittenOtlp {
+    fn set(&mut self, field: &Field) -> Result<bool, String> {
+        match field.name.as_str() {
+            "sinks.otlp" => return Err("sinks.otlp is a mapping with endpoint, ca and what".to_owned()),
+            "sinks.otlp.endpoint" => self.endpoint = Some(field.value.clone()),
+            "sinks.otlp.ca" => self.ca = Some(absolute(field)?),
+            "sinks.otlp.what" => self.what = events(field)?,
+            _ => return Ok(false),
+        }
+        self.at = Some(field.at);
+        Ok(true)
+    }
+
+    fn meant(self) -> Result<Option<OtlpSink>, Wrong> {
+        let WrittenOtlp { endpoint, ca, what, at: Some(at) } = self else { return Ok(None) };
+        let wrong = |message: String| Err((at, message));
+        let Some(endpoint) = endpoint else {
+            return wrong("sinks.otlp needs an endpoint, like http://127.0.0.1:4317".to_owned());
+        };
+        match (endpoint.split_once("://"), &ca) {
+            (Some(("http", _)), None) | (Some(("https", _)), Some(_)) => Ok(Some(OtlpSink { endpoint, ca, what })),
+            (Some(("https", _)), None) => {
+                wrong("sinks.otlp.endpoint is https; say by sinks.otlp.ca whose certificates it may have".to_owned())
+            }
+            (Some(("http", _)), Some(_)) => {
+                wrong("sinks.otlp.ca is about https, and the endpoint is http; change one".to_owned())
+            }
+            _ => wrong(format!("sinks.otlp.endpoint is `{endpoint}`; write a URL, like http://127.0.0.1:4317")),
+        }
+    }
+}
+
+fn events(field: &Field) -> Result<SinkEvents, String> {
+    match field.value.as_str() {
+        "alerts" => Ok(SinkEvents::Alerts),
+        "logs" => Ok(SinkEvents::Logs),
+        "all" => Ok(SinkEvents::All),
+        value => Err(format!("{} is `{value}`; write alerts, logs or all", field.name)),
+    }
 }
 
 impl Written {
@@ -72,7 +135,7 @@ impl Written {
     pub(super) fn set(&mut self, field: &Field) -> Result<bool, String> {
         let value = field.value.as_str();
         match field.name.as_str() {
-            "sinks" => return Err("sinks is a mapping with file".to_owned()),
+            "sinks" => return Err("sinks is a mapping with file and otlp".to_owned()),
             "sinks.file" => return Err("sinks.file is a mapping with path, format, what, maxBytes and keep".to_owned()),
             "sinks.file.path" => self.path = Some(absolute(field)?),
             "sinks.file.format" => {
@@ -83,14 +146,7 @@ impl Written {
                     _ => return Err(format!("sinks.file.format is `{value}`; write lines, kubearmor or ocsf")),
                 }
             }
-            "sinks.file.what" => {
-                self.what = match value {
-                    "alerts" => SinkEvents::Alerts,
-                    "logs" => SinkEvents::Logs,
-                    "all" => SinkEvents::All,
-                    _ => return Err(format!("sinks.file.what is `{value}`; write alerts, logs or all")),
-                }
-            }
+            "sinks.file.what" => self.what = events(field)?,
             "sinks.file.maxBytes" => {
                 let (least, most) = ROTATE_BYTES.into_inner();
                 let wrong = || format!("sinks.file.maxBytes is `{value}`; write a number from {least} to {most}");
@@ -101,7 +157,7 @@ impl Written {
                 let keep = value.parse().ok().filter(|keep| u64::from(*keep) <= MAX_KEEP);
                 self.keep = Some(keep.ok_or_else(wrong)?);
             }
-            _ => return Ok(false),
+            _ => return self.otlp.set(field),
         }
         self.at = Some(field.at);
         Ok(true)
@@ -112,15 +168,16 @@ impl Written {
         /// Days of a node where little is denied, and nothing that fills a disk.
         const MAX_BYTES: u64 = 64 << 20;
         const KEEP: u32 = 5;
-        let Written { path, format, what, max_bytes, keep, at } = self;
+        let Written { path, format, what, max_bytes, keep, at, otlp } = self;
+        let otlp = otlp.meant()?;
         let Some(path) = path else {
             return match at {
-                None => Ok(Sinks::default()),
+                None => Ok(Sinks { file: None, otlp }),
                 Some(at) => Err((at, "sinks.file needs a path, like /var/log/portcullis/events.json".to_owned())),
             };
         };
         let (max_bytes, keep) = (max_bytes.unwrap_or(MAX_BYTES), keep.unwrap_or(KEEP));
-        Ok(Sinks { file: Some(FileSink { path, format, what, max_bytes, keep }) })
+        Ok(Sinks { file: Some(FileSink { path, format, what, max_bytes, keep }), otlp })
     }
 }
 
@@ -152,9 +209,28 @@ mod tests {
     }
 
     #[test]
+    fn a_collector_is_reached_in_the_clear_or_by_a_certificate_that_is_known() {
+        let otlp = |text: &str| parse(text).unwrap().otlp.unwrap();
+        let plain = otlp("sinks: {otlp: {endpoint: 'http://127.0.0.1:4317'}}");
+        assert_eq!(plain, OtlpSink { endpoint: "http://127.0.0.1:4317".to_owned(), ca: None, what: SinkEvents::All });
+        let tls = otlp("sinks:\n  otlp:\n    endpoint: https://collector:4317\n    ca: /ca.pem\n    what: alerts\n");
+        assert_eq!((tls.ca, tls.what), (Some(PathBuf::from("/ca.pem")), SinkEvents::Alerts));
+        for (text, expected) in [
+            ("sinks:\n  otlp: on", "config.yaml:2:9: sinks.otlp is a mapping with endpoint, ca and what"),
+            ("sinks:\n  otlp: {what: all}", "config.yaml:2:16: sinks.otlp needs an endpoint"),
+            ("sinks:\n  otlp: {endpoint: here}", "config.yaml:2:20: sinks.otlp.endpoint is `here`; write a URL"),
+            ("sinks:\n  otlp: {endpoint: 'https://c'}", "config.yaml:2:20: sinks.otlp.endpoint is https; say by sinks.otlp.ca"),
+            ("sinks:\n  otlp: {endpoint: 'http://c', ca: /ca}", "config.yaml:2:36: sinks.otlp.ca is about https"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
     fn errors_tell_the_place_and_the_fix() {
         for (text, expected) in [
-            ("sinks: on", "config.yaml:1:8: sinks is a mapping with file"),
+            ("sinks: on", "config.yaml:1:8: sinks is a mapping with file and otlp"),
             ("sinks:\n  file: /x", "config.yaml:2:9: sinks.file is a mapping with path"),
             ("sinks:\n  file: {path: x}", "config.yaml:2:16: sinks.file.path is `x`; write an absolute path"),
             ("sinks:\n  file: {keep: 1}", "config.yaml:2:16: sinks.file needs a path"),
