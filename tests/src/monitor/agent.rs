@@ -68,13 +68,13 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn status(guest: &Guest) -> Result<Value> {
+pub(super) fn status(guest: &Guest) -> Result<Value> {
     let outcome = guest.portcullis(&["status", "-o", "json"])?;
     serde_json::from_str(&outcome.stdout)
         .map_err(|_| Failure::Answer { what: "portcullis status".to_owned(), text: outcome.stdout + &outcome.stderr })
 }
 
-fn ready(guest: &Guest, agent: &mut Dialogue) -> Result<std::result::Result<(), String>> {
+pub(super) fn ready(guest: &Guest, agent: &mut Dialogue) -> Result<std::result::Result<(), String>> {
     let since = Instant::now();
     while since.elapsed() < READY_LIMIT && agent.running() {
         let monitor = status(guest)?["agent"]["monitor"].clone();
@@ -87,14 +87,14 @@ fn ready(guest: &Guest, agent: &mut Dialogue) -> Result<std::result::Result<(), 
 }
 
 /// Everything that the agent has to tell, once nothing more comes.
-fn told(guest: &Guest, arguments: &[&str]) -> Result<Vec<Value>> {
+pub(super) fn told(guest: &Guest, arguments: &[&str]) -> Result<Vec<Value>> {
     let arguments = [&["events", "--class", "all", "--timeout", "3"][..], arguments].concat();
     let outcome = guest.portcullis(&arguments)?;
     Ok(outcome.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// The only one of these; what was wrong otherwise.
-fn only<'a>(lines: &'a [Value], what: &str, is_it: impl Fn(&Value) -> bool) -> std::result::Result<&'a Value, String> {
+pub(super) fn only<'a>(lines: &'a [Value], what: &str, is_it: impl Fn(&Value) -> bool) -> std::result::Result<&'a Value, String> {
     let found: Vec<&Value> = lines.iter().filter(|line| is_it(line)).collect();
     match found[..] {
         [one] => Ok(one),

@@ -2,6 +2,7 @@
 //! once, with the label that enforcement gave it; the host's only when they are asked for.
 
 mod access;
+mod accesses;
 mod agent;
 mod processes;
 mod repeats;
@@ -95,6 +96,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     // The agent reads the rings itself.
     drop((processes, accesses));
     agent::run(guest, report)?;
+    accesses::run(guest, report)?;
     report.run("monitor/unload", || {
         Monitor::unload().map_err(unusable)?;
         let status = guest.portcullis(&["status"])?.stdout;
