@@ -113,7 +113,7 @@ pub(crate) enum Policy {
 pub(crate) struct Explain {
     /// What is done.
     pub operation: OperationName,
-    /// To what: a path, a protocol or FAMILY,TYPE,PROTOCOL numbers, or a capability.
+    /// To what: a path, a protocol or FAMILY,TYPE,PROTOCOL numbers, a capability, or a system call: CALL itself, or CALL,PATH.
     pub object: String,
     /// The executable that does it.
     #[arg(long, value_name = "PATH")]
@@ -151,6 +151,7 @@ pub(crate) enum OperationName {
     Exec,
     Socket,
     Capability,
+    Syscall,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -97,11 +97,24 @@ fn operation(asked: &Explain) -> Result<Operation<'_>, Failure> {
         OperationName::Exec => Operation::Exec { path: Some(path()?), unlinked: false },
         OperationName::Socket => Operation::Socket(socket(&asked.object)?),
         OperationName::Capability => Operation::Capability(capability(&asked.object)?),
+        OperationName::Syscall => syscall(&asked.object)?,
     })
 }
 
 fn capability(text: &str) -> Result<Capability, Failure> {
     text.parse().map_err(|_| Failure::NotUnderstood { text: text.to_owned(), wanted: "a capability, like net_raw" })
+}
+
+/// A call itself, or what it does to a path.
+fn syscall(text: &str) -> Result<Operation<'_>, Failure> {
+    let (name, path) = text.split_once(',').map_or((text, None), |(name, path)| (name, Some(path.as_bytes())));
+    let wanted = "a system call, like unlink, nor one with an absolute path, like unlink,/etc/passwd";
+    let not_understood = || Failure::NotUnderstood { text: text.to_owned(), wanted };
+    let call = name.parse().map_err(|_| not_understood())?;
+    match path {
+        Some(path) if !path.starts_with(b"/") => Err(not_understood()),
+        _ => Ok(Operation::Syscall { call, path }),
+    }
 }
 
 /// A protocol's name stands for the plainest socket of it.
@@ -145,10 +158,14 @@ fn tell(set: &RuleSet, operation: &Operation<'_>, decision: Decision, policies: 
     Explanation { verdict, why, rule: rule.map(deciding), policies }
 }
 
+fn is_path(object: &Object) -> bool {
+    matches!(object, Object::Path(_) | Object::Directory { .. })
+}
+
 fn deciding(rule: &Arc<Rule>) -> DecidingRule {
     let origin = &rule.origin;
     let mut says = summary(rule);
-    if rule.objects.len() > 1 && rule.objects.iter().any(|object| matches!(object, Object::Path(_) | Object::Directory { .. })) {
+    if rule.objects.len() > 1 && rule.objects.iter().any(is_path) {
         says.push_str(" (with where it leads through symlinks)");
     }
     DecidingRule {

@@ -33,6 +33,8 @@ struct InKernel {
     memory_bytes: u64,
     alerts: u64,
     alerts_lost: u64,
+    /// Audited system calls that were counted and raised no alert.
+    alerts_repeated: u64,
     blocked: u64,
     audited: u64,
     unresolved_paths: u64,
@@ -94,6 +96,7 @@ fn in_kernel() -> Result<Option<InKernel>, Failure> {
         memory_bytes: kernel.memory()?,
         alerts: counts.seq,
         alerts_lost: counts.lost,
+        alerts_repeated: counts.repeated,
         blocked: counts.blocked,
         audited: counts.audited,
         unresolved_paths: counts.unresolved,
@@ -113,8 +116,8 @@ fn show(report: &Report) -> Result<(), Failure> {
                 kernel.memory_bytes / 1024
             ))?;
             output::line(&format!(
-                "denied {}, audited {}, alerts {} of which {} lost",
-                kernel.blocked, kernel.audited, kernel.alerts, kernel.alerts_lost
+                "denied {}, audited {}, alerts {} of which {} lost, {} repeated and only counted",
+                kernel.blocked, kernel.audited, kernel.alerts, kernel.alerts_lost, kernel.alerts_repeated
             ))?;
         }
     }

@@ -8,7 +8,7 @@
 #ifndef PORTCULLIS_ABI_H
 #define PORTCULLIS_ABI_H
 
-#define PC_LAYOUT 3u
+#define PC_LAYOUT 4u
 
 /* ---- segments: the memory that holds compiled policy sets --------------------------------------------------------- */
 /* One element of an ARRAY map inside an array of maps. Several sets share a segment; a set never crosses one. */
@@ -106,6 +106,35 @@ enum pc_kind {
 #define PC_CAPS 64u
 /* An entry of the network and capability tables: verdict | rule << 16. */
 
+/* ---- system calls: the indexes that the table of calls has for them ------------------------------------------------ */
+/* One index for each way to ask for a call; user space puts the same word behind all that are the same call. */
+#define PC_CALL_X86_64 0u       /* + number of a 64-bit program, below PC_CALL_NUMBERS; x32 has most of them too */
+#define PC_CALL_I386 512u       /* + number of int 0x80, below PC_CALL_NUMBERS */
+#define PC_CALL_X32 1024u       /* + number of x32 from 512 on, below PC_CALL_ARGUMENTS */
+#define PC_CALL_SOCKETCALL 1088u /* + first argument of i386's socketcall, below PC_CALL_ARGUMENTS */
+#define PC_CALL_IPC 1152u       /* + the same of i386's ipc */
+#define PC_CALL_END 1216u       /* the table has this many words; the index of what is no call */
+#define PC_CALL_NUMBERS 512u
+#define PC_CALL_ARGUMENTS 64u
+
+/* A word of the table: column of the call's rules, class of its path rules, where its paths are told. Both count from 1; 0 is none. */
+#define PC_CALL_COLUMN(w) ((w) & 0x3ffu)
+#define PC_CALL_PATHS(w) (((w) >> 10) & 0x3ffu)
+#define PC_CALL_AT(w) ((w) >> 20)
+
+/*
+ * Where a call's path is told: in one family of hooks, so that a call that does two things to a path (make and open it) tells
+ * it once.
+ */
+#define PC_AT_OPEN 0x1u
+#define PC_AT_EXEC 0x2u
+#define PC_AT_NAME 0x4u      /* names that come and go */
+#define PC_AT_ATTRIBUTE 0x8u
+#define PC_AT_MOUNT 0x10u
+
+/* Operation group in decisions on paths of calls, which are an automaton of their own. */
+#define PC_CALLED 0u
+
 /* ---- sets ---------------------------------------------------------------------------------------------------------- */
 #define PC_MAX_SETS 4096u
 
@@ -116,9 +145,11 @@ enum pc_kind {
 #define PC_SET_BLOCKS_PATHS 0x10u /* some file or process operation can be denied: names are worth protecting */
 #define PC_SET_PROC_RULES 0x20u   /* some rule reaches below /proc: mounting proc elsewhere would be an alias */
 #define PC_SET_SYS_RULES 0x40u
+#define PC_SET_CALLS 0x80u        /* some rule on system calls themselves: pc_sys_enter is attached */
+#define PC_SET_CALL_PATHS 0x100u  /* some rule on what system calls do to paths */
 #define PC_SET_USED 0x80000000u
 
-/* A compiled policy set. Offsets are absolute in its segment. 96 bytes. */
+/* A compiled policy set. Offsets are absolute in its segment. 112 bytes. */
 struct pc_set {
 	unsigned int flags;        /* PC_SET_*; 0 is a free entry */
 	unsigned int segment;
@@ -138,7 +169,12 @@ struct pc_set {
 	unsigned int retired_at;   /* user space: 0, or when the last slot left it (CLOCK_BOOTTIME seconds) */
 	unsigned long long hash[2];   /* content hash of the rule set */
 	unsigned int unmatched;    /* byte g: verdict (PC_NONE, PC_AUDIT, PC_BLOCK) of group g for what no rule covers */
-	unsigned int spare[3];
+	unsigned int calls;        /* word index of u32[PC_CALL_END]; 0: no rule on system calls */
+	unsigned int call_entries; /* word index of u32[sources][call_columns]: as in the network table; 0: no columns */
+	unsigned int call_columns;
+	unsigned int call_starts;  /* word index of u32[sources][call_classes]: start state for paths; 0: no classes */
+	unsigned int call_classes;
+	unsigned int spare[2];
 };
 
 /* ---- slots: one per armed container -------------------------------------------------------------------------------- */
@@ -210,6 +246,7 @@ enum pc_op {
 	PC_OP_CAPABLE = 64,
 	PC_OP_MOUNT = 80, PC_OP_UMOUNT, PC_OP_MOVE_MOUNT, PC_OP_PIVOT_ROOT,
 	PC_OP_BPF = 96, PC_OP_URING_CREDS,
+	PC_OP_SYSCALL = 112,
 };
 
 #define PC_PATH_MAX 3072u
@@ -232,11 +269,18 @@ struct pc_event {
 	unsigned int tgid;      /* in the initial pid namespace */
 	unsigned int tid;
 	unsigned int uid;       /* fsuid, initial user namespace */
-	unsigned int arg[3];    /* sockets: family, type, protocol; capability: number */
+	unsigned int arg[3];    /* sockets: family, type, protocol; capability: number; system call: PC_CALL_* index */
 	unsigned int path_len;
 	unsigned int path_cut;  /* 1: the path begins before what is told */
+	unsigned int repeats;   /* the same of the same process that were only counted since it was last told */
+	unsigned int zero;
 	char comm[16];
 };
+
+/* A system call of a process is told once within this time; more of the same are counted, and told with the next that is. */
+#define PC_CALL_WINDOW_NS 1000000000u
+/* Such calls that are remembered as told; the least recently used is forgotten first, and told again. */
+#define PC_CALL_REPEATS_MAX 4096u
 
 /* per-CPU counters, one element */
 struct pc_stats {
@@ -247,7 +291,7 @@ struct pc_stats {
 	unsigned long long unresolved; /* paths that could not be told */
 	unsigned long long busy;       /* no scratch buffer was free: denied */
 	unsigned long long torn;       /* walks repeated because a rename or a mount came between */
-	unsigned long long spare;
+	unsigned long long repeated;   /* audited operations that were counted and not raised */
 };
 
 #endif

@@ -46,9 +46,10 @@ SEC("lsm/bprm_check_security")
 int BPF_PROG(pc_bprm_check, struct linux_binprm *bprm)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	bool began = identity(task);
 	struct view v;
 
-	if (!identity(task)) {
+	if (!began) {
 		int labelled = label(task);
 
 		if (!labelled)
@@ -58,6 +59,9 @@ int BPF_PROG(pc_bprm_check, struct linux_binprm *bprm)
 	}
 	if (!view_of_current(&v))
 		return 0;
+	/* The call that gives the label was still the runtime's. */
+	if (began)
+		tell_call(&v, PC_AT_EXEC, bprm->file->f_path.mnt, bprm->file->f_path.dentry);
 	if (!(v.set->flags & PC_SET_PROCESS) && !orphan(&v))
 		return 0;
 	return judge_exec(&v, bprm->file, PC_OP_EXEC);

@@ -9,7 +9,7 @@
 #ifndef PORTCULLIS_HOOKS_FILE_H
 #define PORTCULLIS_HOOKS_FILE_H
 
-#include "judge.h"
+#include "calls.h"
 
 /* include/uapi/linux/magic.h */
 #define BPF_FS_MAGIC 0xcafe4a11
@@ -71,7 +71,7 @@ static __always_inline bool concerned(struct view *v, struct super_block *sb)
 	return v->set->flags & PC_SET_FILE || orphan(v) || holds_pins(sb);
 }
 
-static __always_inline int judge_file(struct file *file, u32 op)
+static __always_inline int judge_file(struct file *file, u32 op, u32 at)
 {
 	struct view v;
 	struct dentry *dentry;
@@ -80,13 +80,17 @@ static __always_inline int judge_file(struct file *file, u32 op)
 	if (!view_of_current(&v))
 		return 0;
 	dentry = file->f_path.dentry;
-	if (!concerned(&v, dentry->d_sb))
+	if (!concerned(&v, dentry->d_sb) && !(at && v.set->flags & PC_SET_CALL_PATHS))
 		return 0;
 	/*
 	 * An overlay opens its layer's file behind the one that was asked for. Before 6.5 that second file carries the overlay's
 	 * path with the layer's inode; since then it lies on a private mount (backing_file_open, fs/backing-file.c).
 	 */
 	if (file->f_inode->i_sb != dentry->d_sb || internal_mount(file->f_path.mnt))
+		return 0;
+	if (at)
+		tell_call(&v, at, file->f_path.mnt, dentry);
+	if (!concerned(&v, dentry->d_sb))
 		return 0;
 	if (file->f_mode & FMODE_READ)
 		groups |= G_READ;
@@ -104,22 +108,23 @@ int BPF_PROG(pc_file_open, struct file *file)
 	/* Opened to be executed: a process operation, judged in hooks_exec.h. */
 	if (file->f_flags & FMODE_EXEC_FLAG)
 		return 0;
-	return judge_file(file, PC_OP_READ);
+	return judge_file(file, PC_OP_READ, PC_AT_OPEN);
 }
 
 SEC("lsm/file_receive")
 int BPF_PROG(pc_file_receive, struct file *file)
 {
-	return judge_file(file, PC_OP_RECEIVE);
+	return judge_file(file, PC_OP_RECEIVE, 0);
 }
 
 /* Changes of one name. */
-static __always_inline int change(struct vfsmount *mnt, struct dentry *dentry, u32 op)
+static __always_inline int change(struct vfsmount *mnt, struct dentry *dentry, u32 op, u32 at)
 {
 	struct view v;
 
 	if (!view_of_current(&v))
 		return 0;
+	tell_call(&v, at, mnt, dentry);
 	if (!concerned(&v, dentry->d_sb) || (mnt && internal_mount(mnt)))
 		return 0;
 	return judge_path(&v, mnt, dentry, (u64)dentry->d_inode, G_CHANGE, op);
@@ -130,50 +135,50 @@ int BPF_PROG(pc_path_mknod, const struct path *dir, struct dentry *dentry, unsig
 {
 	/* vfs_create asks here too: S_IFREG or no type is open(O_CREAT). */
 	if ((mode & 0170000) == 0100000 || !(mode & 0170000))
-		return change(dir->mnt, dentry, PC_OP_CREATE);
-	return change(dir->mnt, dentry, PC_OP_MKNOD);
+		return change(dir->mnt, dentry, PC_OP_CREATE, PC_AT_NAME);
+	return change(dir->mnt, dentry, PC_OP_MKNOD, PC_AT_NAME);
 }
 
 SEC("lsm/path_mkdir")
 int BPF_PROG(pc_path_mkdir, const struct path *dir, struct dentry *dentry)
 {
-	return change(dir->mnt, dentry, PC_OP_MKDIR);
+	return change(dir->mnt, dentry, PC_OP_MKDIR, PC_AT_NAME);
 }
 
 SEC("lsm/path_symlink")
 int BPF_PROG(pc_path_symlink, const struct path *dir, struct dentry *dentry)
 {
-	return change(dir->mnt, dentry, PC_OP_SYMLINK);
+	return change(dir->mnt, dentry, PC_OP_SYMLINK, PC_AT_NAME);
 }
 
 SEC("lsm/path_unlink")
 int BPF_PROG(pc_path_unlink, const struct path *dir, struct dentry *dentry)
 {
-	return change(dir->mnt, dentry, PC_OP_UNLINK);
+	return change(dir->mnt, dentry, PC_OP_UNLINK, PC_AT_NAME);
 }
 
 SEC("lsm/path_rmdir")
 int BPF_PROG(pc_path_rmdir, const struct path *dir, struct dentry *dentry)
 {
-	return change(dir->mnt, dentry, PC_OP_RMDIR);
+	return change(dir->mnt, dentry, PC_OP_RMDIR, PC_AT_NAME);
 }
 
 SEC("lsm/path_chmod")
 int BPF_PROG(pc_path_chmod, const struct path *path)
 {
-	return change(path->mnt, path->dentry, PC_OP_CHMOD);
+	return change(path->mnt, path->dentry, PC_OP_CHMOD, PC_AT_ATTRIBUTE);
 }
 
 SEC("lsm/path_chown")
 int BPF_PROG(pc_path_chown, const struct path *path)
 {
-	return change(path->mnt, path->dentry, PC_OP_CHOWN);
+	return change(path->mnt, path->dentry, PC_OP_CHOWN, PC_AT_ATTRIBUTE);
 }
 
 SEC("lsm/path_truncate")
 int BPF_PROG(pc_path_truncate, const struct path *path)
 {
-	return change(path->mnt, path->dentry, PC_OP_TRUNCATE);
+	return change(path->mnt, path->dentry, PC_OP_TRUNCATE, PC_AT_ATTRIBUTE);
 }
 
 /* 6.2 and newer: ftruncate and open(O_TRUNC) go here and no longer through path_truncate. */
@@ -182,7 +187,7 @@ int BPF_PROG(pc_file_truncate, struct file *file)
 {
 	if (file->f_inode->i_sb != file->f_path.dentry->d_sb)
 		return 0;
-	return change(file->f_path.mnt, file->f_path.dentry, PC_OP_TRUNCATE);
+	return change(file->f_path.mnt, file->f_path.dentry, PC_OP_TRUNCATE, PC_AT_ATTRIBUTE);
 }
 
 /*
@@ -196,7 +201,10 @@ static __always_inline int change_inode(struct dentry *dentry, u32 op)
 	u32 id;
 	int denied = 0;
 
-	if (!view_of_current(&v) || !(v.set->flags & PC_SET_FILE))
+	if (!view_of_current(&v))
+		return 0;
+	tell_call(&v, PC_AT_ATTRIBUTE, NULL, dentry);
+	if (!(v.set->flags & PC_SET_FILE))
 		return 0;
 	s = begin(&v, &id, op);
 	if (!s)
@@ -336,7 +344,11 @@ int BPF_PROG(pc_path_link, struct dentry *from, const struct path *dir, struct d
 {
 	struct view v;
 
-	if (!view_of_current(&v) || !names_matter(&v, to->d_sb) || internal_mount(dir->mnt))
+	if (!view_of_current(&v))
+		return 0;
+	tell_call(&v, PC_AT_NAME, dir->mnt, from);
+	tell_call(&v, PC_AT_NAME, dir->mnt, to);
+	if (!names_matter(&v, to->d_sb) || internal_mount(dir->mnt))
 		return 0;
 	/* link(2) demands one mount for both names, so the directory's is the old name's too. */
 	return second_name(&v, dir->mnt, from, dir->mnt, to, true, PC_OP_LINK);
@@ -349,7 +361,11 @@ int BPF_PROG(pc_path_rename, const struct path *from_dir, struct dentry *from, c
 	struct view v;
 	int denied;
 
-	if (!view_of_current(&v) || !names_matter(&v, to->d_sb) || internal_mount(to_dir->mnt))
+	if (!view_of_current(&v))
+		return 0;
+	tell_call(&v, PC_AT_NAME, from_dir->mnt, from);
+	tell_call(&v, PC_AT_NAME, to_dir->mnt, to);
+	if (!names_matter(&v, to->d_sb) || internal_mount(to_dir->mnt))
 		return 0;
 	/* An exchange asks this hook twice on kernels up to 5.18, and passes the flag afterwards: both ways are judged here. */
 	denied = second_name(&v, from_dir->mnt, from, to_dir->mnt, to, true, PC_OP_RENAME);

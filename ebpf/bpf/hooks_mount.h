@@ -82,7 +82,7 @@ static __always_inline int covers(struct view *v, const struct path *at, u32 op)
 
 static __always_inline bool mounts_matter(struct view *v)
 {
-	return view_of_current(v) && (v->set->flags & PC_SET_BLOCKS_PATHS || orphan(v));
+	return v->set->flags & PC_SET_BLOCKS_PATHS || orphan(v);
 }
 
 SEC("lsm/sb_mount")
@@ -90,6 +90,9 @@ int BPF_PROG(pc_sb_mount, const char *device, const struct path *path, const cha
 {
 	struct view v;
 
+	if (!view_of_current(&v))
+		return 0;
+	tell_call(&v, PC_AT_MOUNT, path->mnt, path->dentry);
 	if (!mounts_matter(&v))
 		return 0;
 	if (flags & MS_REMOUNT || (flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE) && !(flags & (MS_BIND | MS_MOVE))))
@@ -108,7 +111,7 @@ int BPF_PROG(pc_sb_kern_mount, struct super_block *sb)
 	u64 key = (u64)sb;
 	struct view v;
 
-	if (!mounts_matter(&v)) {
+	if (!view_of_current(&v) || !mounts_matter(&v)) {
 		bpf_map_delete_elem(&pc_fresh_sb, &key);
 		return 0;
 	}
@@ -127,6 +130,10 @@ int BPF_PROG(pc_move_mount, const struct path *from, const struct path *to)
 	u64 key;
 	struct view v;
 
+	if (!view_of_current(&v))
+		return 0;
+	tell_call(&v, PC_AT_MOUNT, from->mnt, from->dentry);
+	tell_call(&v, PC_AT_MOUNT, to->mnt, to->dentry);
 	if (!mounts_matter(&v))
 		return 0;
 	key = (u64)from->mnt->mnt_sb;
@@ -137,13 +144,28 @@ int BPF_PROG(pc_move_mount, const struct path *from, const struct path *to)
 }
 
 SEC("lsm/sb_pivotroot")
-int BPF_PROG(pc_sb_pivotroot)
+int BPF_PROG(pc_sb_pivotroot, const struct path *old, const struct path *new)
 {
 	struct view v;
 
+	if (!view_of_current(&v))
+		return 0;
+	tell_call(&v, PC_AT_MOUNT, new->mnt, new->dentry);
+	tell_call(&v, PC_AT_MOUNT, old->mnt, old->dentry);
 	if (!mounts_matter(&v))
 		return 0;
 	return refuse(&v, PC_OP_PIVOT_ROOT, PC_RULE_ALIAS);
+}
+
+/* Decides nothing: a path is told from the container's root, wherever the caller's is. */
+SEC("lsm/path_chroot")
+int BPF_PROG(pc_path_chroot, const struct path *path)
+{
+	struct view v;
+
+	if (view_of_current(&v))
+		tell_call(&v, PC_AT_MOUNT, path->mnt, path->dentry);
+	return 0;
 }
 
 SEC("lsm/sb_umount")
@@ -151,7 +173,10 @@ int BPF_PROG(pc_sb_umount, struct vfsmount *mnt)
 {
 	struct view v;
 
-	if (!view_of_current(&v) || !holds_pins(mnt->mnt_sb))
+	if (!view_of_current(&v))
+		return 0;
+	tell_call(&v, PC_AT_MOUNT, mnt, mnt->mnt_root);
+	if (!holds_pins(mnt->mnt_sb))
 		return 0;
 	return refuse(&v, PC_OP_UMOUNT, PC_RULE_GUARD);
 }

@@ -101,19 +101,14 @@ static __always_inline bool orphan(const struct view *v)
 	return v->slot->epoch != v->task->epoch;
 }
 
-/* Claims and fills a scratch. A NULL means that none is free: the caller denies, and it is counted. */
-static __always_inline struct pc_scratch *begin(const struct view *v, u32 *id, u32 op)
+/* Claims and fills a scratch. A NULL means that none is free. */
+static __always_inline struct pc_scratch *describe(const struct view *v, u32 *id, u32 op)
 {
 	struct pc_scratch *s;
-	struct pc_stats *st;
 
 	s = claim(id);
-	if (!s) {
-		st = stats();
-		if (st)
-			__sync_fetch_and_add(&st->busy, 1);
+	if (!s)
 		return NULL;
-	}
 	s->slot = v->task->slot;
 	s->epoch = v->task->epoch;
 	s->gen = v->policy.gen;
@@ -125,7 +120,38 @@ static __always_inline struct pc_scratch *begin(const struct view *v, u32 *id, u
 	s->event.arg[0] = 0;
 	s->event.arg[1] = 0;
 	s->event.arg[2] = 0;
+	s->event.repeats = 0;
 	prepare(s, v->set, v->slot->root);
+	return s;
+}
+
+/* The same for what may be denied: with a NULL the caller denies, and it is counted. */
+static __always_inline struct pc_scratch *begin(const struct view *v, u32 *id, u32 op)
+{
+	struct pc_scratch *s = describe(v, id, op);
+	struct pc_stats *st;
+
+	if (!s) {
+		st = stats();
+		if (st)
+			__sync_fetch_and_add(&st->busy, 1);
+	}
+	return s;
+}
+
+/* The same for what is only told: with a NULL it is counted as an alert that was lost. */
+static __always_inline struct pc_scratch *begin_alert(const struct view *v, u32 *id, u32 op)
+{
+	struct pc_scratch *s = describe(v, id, op);
+	struct pc_stats *st;
+
+	if (!s) {
+		st = stats();
+		if (st) {
+			__sync_fetch_and_add(&st->seq, 1);
+			__sync_fetch_and_add(&st->lost, 1);
+		}
+	}
 	return s;
 }
 

@@ -192,7 +192,17 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct thread_info {
+	u32 status; /* on x86 */
+};
+
+struct pt_regs {
+	unsigned long bx;
+	unsigned long orig_ax;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int flags;
 	int pid;
 	int tgid;
@@ -314,6 +324,10 @@ struct bpf_prog {
 
 /* include/linux/sched.h */
 #define PF_EXITING 0x4u
+#define PF_IO_WORKER 0x10u
+#define PF_DUMPCORE 0x200u
+#define TS_COMPAT 0x2u /* arch/x86/include/asm/thread_info.h */
+#define X32_SYSCALL_BIT 0x40000000u /* arch/x86/include/uapi/asm/unistd.h */
 #define PF_KTHREAD 0x00200000u
 #define CLONE_THREAD 0x00010000ul
 #define SIGNAL_GROUP_EXIT 0x4u /* include/linux/sched/signal.h */

@@ -180,6 +180,29 @@ struct {
 	__type(value, struct pc_fresh);
 } pc_fresh_sb SEC(".maps");
 
+/* System calls that were told: what makes two of them the same, and when. */
+struct pc_call_told {
+	u64 started_ns; /* of the process, whose number is used again */
+	u32 tgid;
+	u32 slot;
+	u32 epoch;
+	u32 gen;
+	u32 rule;
+	u32 index;
+};
+
+struct pc_call_repeat {
+	u64 since_ns;
+	u64 repeats;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, PC_CALL_REPEATS_MAX);
+	__type(key, struct pc_call_told);
+	__type(value, struct pc_call_repeat);
+} pc_calls_told SEC(".maps");
+
 /* Set by the loader. */
 volatile const u32 pc_ladder = 2;      /* 1: bpf_rdonly_cast (6.2 and newer), 2: bpf_probe_read_kernel */
 volatile const u32 pc_setattr_args = 3; /* arguments of bpf_lsm_inode_setattr */

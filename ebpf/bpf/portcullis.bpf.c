@@ -6,5 +6,6 @@
 #include "hooks_guard.h"
 #include "hooks_mount.h"
 #include "hooks_net.h"
+#include "hooks_syscall.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -6,8 +6,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+pub mod call;
+
 /// Version of everything in this module; part of the path of the pins.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// Bytes of a segment: the memory that holds compiled policy sets.
 pub const SEGMENT_BYTES: u32 = 4 << 20;
@@ -169,6 +171,10 @@ pub const SET_BLOCKS_PATHS: u32 = 0x10;
 pub const SET_PROC_RULES: u32 = 0x20;
 /// Set flag: the same for `/sys`.
 pub const SET_SYS_RULES: u32 = 0x40;
+/// Set flag: some rule on system calls themselves.
+pub const SET_CALLS: u32 = 0x80;
+/// Set flag: some rule on what system calls do to paths.
+pub const SET_CALL_PATHS: u32 = 0x100;
 /// Set flag: the entry is in use.
 pub const SET_USED: u32 = 0x8000_0000;
 
@@ -212,8 +218,18 @@ pub struct Set {
     pub hash: [u64; 2],
     /// Byte g: verdict of group g for what no rule covers.
     pub unmatched: u32,
+    /// Word index of `u32[call::END]`; 0: no rule on system calls.
+    pub calls: u32,
+    /// Word index of `u32[sources][call_columns]`; 0: no columns.
+    pub call_entries: u32,
+    /// Columns of calls.
+    pub call_columns: u32,
+    /// Word index of `u32[sources][call_classes]`: start state for paths; 0: no classes.
+    pub call_starts: u32,
+    /// Classes of calls whose paths the same rules are about.
+    pub call_classes: u32,
     /// Room for later.
-    pub spare: [u32; 3],
+    pub spare: [u32; 2],
 }
 
 /// Armed containers at most.
@@ -345,6 +361,8 @@ pub mod op {
     pub const BPF: u32 = 96;
     /// Registration of credentials with io_uring.
     pub const URING_CREDS: u32 = 97;
+    /// A system call.
+    pub const SYSCALL: u32 = 112;
 }
 
 /// Longest path in an event, with its terminator in the kernel; an event carries one byte less at most.
@@ -416,12 +434,16 @@ pub struct Event {
     pub tid: u32,
     /// File system user id in the initial user namespace.
     pub uid: u32,
-    /// Sockets: family, type, protocol. Capabilities: the number.
+    /// Sockets: family, type, protocol. Capabilities: the number. System calls: the index, see [`call`].
     pub arg: [u32; 3],
     /// Bytes of path that follow.
     pub path_len: u32,
     /// 1: the path begins before what is told.
     pub path_cut: u32,
+    /// The same of the same process that were only counted since it was last told.
+    pub repeats: u32,
+    /// Nothing.
+    pub zero: u32,
     /// Name of the thread, padded with NUL.
     pub comm: [u8; 16],
 }
@@ -444,13 +466,13 @@ pub struct Stats {
     pub busy: u64,
     /// Walks repeated because a rename or a mount came between.
     pub torn: u64,
-    /// Room for later.
-    pub spare: u64,
+    /// Audited operations that were counted and not raised.
+    pub repeated: u64,
 }
 
 const _: () = {
     assert!(size_of::<Decision>() == DECISION_WORDS as usize * 4);
-    assert!(size_of::<Set>() == 96);
+    assert!(size_of::<Set>() == 112);
     assert!(size_of::<Slot>() == 64);
-    assert!(size_of::<Event>() == 112);
+    assert!(size_of::<Event>() == 120);
 };

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::abi::MAX_SEGMENTS;
 use crate::kernel::Kernel;
 use crate::pins::{self, Place};
-use crate::{Error, sys};
+use crate::{Error, calls, sys};
 
 /// A program that is pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct ProgramInfo {
     pub name: String,
     /// The build that it belongs to. Two builds are attached only during an upgrade.
     pub build: String,
-    /// Whether it is attached to a hook; the others run on demand.
+    /// Whether it is attached to a hook; the others run on demand, or wait until they are needed.
     pub attached: bool,
     /// Instructions after verification.
     pub xlated_insns: u32,
@@ -33,16 +33,18 @@ pub(crate) fn programs_in(place: &Place) -> Result<Vec<ProgramInfo>, Error> {
     let mut list = Vec::new();
     for build in place.builds()? {
         let directory = place.build(&build);
-        for name in pins::entries(&directory)? {
-            let pin = directory.join(&name);
+        let names = pins::entries(&directory)?;
+        for name in names.iter().filter(|name| *name != calls::LINK) {
+            let pin = directory.join(name);
             let failed = |error| Error::file(&pin, error);
             let object = sys::open_pin(&pin).map_err(failed)?;
             let (program, attached) = program_of(object).map_err(failed)?;
             let info: sys::ProgInfo = sys::info(program.as_fd()).map_err(failed)?;
+            let watching = name == calls::PROGRAM && names.iter().any(|name| name == calls::LINK);
             list.push(ProgramInfo {
-                name,
+                name: name.clone(),
                 build: build.clone(),
-                attached,
+                attached: attached || watching,
                 xlated_insns: info.xlated_len / INSN,
                 verified_insns: info.verified_insns,
                 missed: info.recursion_misses,

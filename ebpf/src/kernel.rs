@@ -302,7 +302,7 @@ impl Kernel {
             unresolved: all.unresolved + cpu.unresolved,
             busy: all.busy + cpu.busy,
             torn: all.torn + cpu.torn,
-            spare: 0,
+            repeated: all.repeated + cpu.repeated,
         }))
     }
 

@@ -13,6 +13,7 @@ pub mod abi;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod btf;
+mod calls;
 mod elf;
 mod error;
 mod events;

@@ -14,12 +14,13 @@ use crate::kallsyms::Locks;
 use crate::pins::{self, Place};
 use crate::preempt::Preemption;
 use crate::programs::{Attach, Host, Ladder, Program, programs};
-use crate::{Error, probe, sys};
+use crate::{Error, calls, probe, sys};
 
 /// The maps, all pinned by their names.
-pub(crate) const MAPS: [&str; 12] = [
+pub(crate) const MAPS: [&str; 13] = [
     "pc_adoption",
     "pc_alerts",
+    "pc_calls_told",
     "pc_cgroups",
     "pc_config",
     "pc_fresh_sb",
@@ -126,6 +127,10 @@ fn attach_all(
     for program in present {
         attach_and_pin(&mut ebpf, program, &directory)?;
     }
+    // What the former build watched, this one goes on watching: neither a call nor a build is left out in between.
+    if calls::is_watched(place)? {
+        calls::watch(&directory)?;
+    }
     require_running(&ebpf, present)
 }
 
@@ -216,7 +221,7 @@ fn verify_one(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Res
 fn give(program: &Program, loaded: &mut AyaProgram, btf: &aya::Btf) -> Result<Result<(), ProgramError>, Error> {
     Ok(match (&program.attach, loaded) {
         (Attach::Lsm(hook), AyaProgram::Lsm(loaded)) => loaded.load(hook, btf),
-        (Attach::Tracepoint(point), AyaProgram::BtfTracePoint(loaded)) => loaded.load(point, btf),
+        (Attach::Tracepoint(point) | Attach::WhileNeeded(point), AyaProgram::BtfTracePoint(loaded)) => loaded.load(point, btf),
         (Attach::Exit(function), AyaProgram::FExit(loaded)) => loaded.load(function, btf),
         (Attach::Iterator(list), AyaProgram::Iter(loaded)) => loaded.load(list, btf),
         (Attach::OnDemand, AyaProgram::RawTracePoint(loaded)) => loaded.load(),
@@ -237,6 +242,9 @@ pub(crate) fn attach_and_pin(ebpf: &mut Ebpf, program: &Program, directory: &Pat
         Some(AyaProgram::Lsm(loaded)) => {
             let id = loaded.attach().map_err(refused)?;
             loaded.take_link(id).map_err(refused)?.into()
+        }
+        Some(AyaProgram::BtfTracePoint(loaded)) if matches!(program.attach, Attach::WhileNeeded(_)) => {
+            return loaded.pin(pin).map_err(|source| Error::Pin { program: program.name.clone(), source });
         }
         Some(AyaProgram::BtfTracePoint(loaded)) => {
             let id = loaded.attach().map_err(refused)?;

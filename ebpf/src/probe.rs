@@ -100,7 +100,7 @@ impl Probe {
 fn kernel_fix(attach: &Attach) -> &'static str {
     match attach {
         Attach::Lsm(_) => "boot Linux 5.17 or newer with CONFIG_BPF_LSM=y, CONFIG_SECURITY_PATH=y, CONFIG_SECURITY_NETWORK=y",
-        Attach::Tracepoint(_) | Attach::Exit(_) | Attach::Iterator(_) | Attach::OnDemand => {
+        Attach::Tracepoint(_) | Attach::WhileNeeded(_) | Attach::Exit(_) | Attach::Iterator(_) | Attach::OnDemand => {
             "boot Linux 5.17 or newer with CONFIG_BPF_EVENTS=y"
         }
     }

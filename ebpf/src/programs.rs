@@ -15,6 +15,9 @@ const OPTIONAL: [(&str, &str); 4] = [
     ("uring_override_creds", "Linux 5.16; before, it can't be seen that a ring uses registered credentials"),
 ];
 
+/// Tracepoints that the whole host comes by too often to be watched for nothing.
+const WHILE_NEEDED: [&str; 1] = ["sys_enter"];
+
 /// Where a program attaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Attach {
@@ -22,6 +25,8 @@ pub(crate) enum Attach {
     Lsm(String),
     /// A tracepoint with typed arguments.
     Tracepoint(String),
+    /// The same, while somebody needs it: see [`crate::calls`].
+    WhileNeeded(String),
     /// Where a function of the kernel returns.
     Exit(String),
     /// A list of the kernel's: reading the pin runs it once for each element.
@@ -42,6 +47,7 @@ impl Program {
     fn new(section: &str, name: &str) -> Result<Program, Error> {
         let attach = match section.split_once('/') {
             Some(("lsm" | "lsm.s", hook)) => Attach::Lsm(hook.to_owned()),
+            Some(("tp_btf", point)) if WHILE_NEEDED.contains(&point) => Attach::WhileNeeded(point.to_owned()),
             Some(("tp_btf", point)) => Attach::Tracepoint(point.to_owned()),
             Some(("fexit", function)) => Attach::Exit(function.to_owned()),
             Some(("iter", list)) => Attach::Iterator(list.to_owned()),
@@ -73,7 +79,7 @@ impl Program {
     pub(crate) fn hook(&self) -> &str {
         match &self.attach {
             Attach::Lsm(hook) => hook,
-            Attach::Tracepoint(point) => point,
+            Attach::Tracepoint(point) | Attach::WhileNeeded(point) => point,
             Attach::Exit(function) => function,
             Attach::Iterator(list) => list,
             Attach::OnDemand => "none",
@@ -84,7 +90,7 @@ impl Program {
     fn needs(&self) -> Option<String> {
         match &self.attach {
             Attach::Lsm(hook) => Some(format!("bpf_lsm_{hook}")),
-            Attach::Tracepoint(point) => Some(format!("btf_trace_{point}")),
+            Attach::Tracepoint(point) | Attach::WhileNeeded(point) => Some(format!("btf_trace_{point}")),
             Attach::Exit(function) => Some(function.clone()),
             Attach::Iterator(list) => Some(format!("bpf_iter_{list}")),
             Attach::OnDemand => None,
@@ -175,6 +181,7 @@ mod tests {
         assert_eq!(attach("lsm/file_open"), Some(Attach::Lsm("file_open".to_owned())));
         assert_eq!(attach("lsm.s/file_open"), Some(Attach::Lsm("file_open".to_owned())));
         assert_eq!(attach("tp_btf/task_newtask"), Some(Attach::Tracepoint("task_newtask".to_owned())));
+        assert_eq!(attach("tp_btf/sys_enter"), Some(Attach::WhileNeeded("sys_enter".to_owned())));
         assert_eq!(attach("fexit/security_capable"), Some(Attach::Exit("security_capable".to_owned())));
         assert_eq!(attach("iter/task"), Some(Attach::Iterator("task".to_owned())));
         assert_eq!(attach("raw_tp/sys_enter"), Some(Attach::OnDemand));

@@ -18,9 +18,9 @@ mod command {
     pub(super) const MAP_UPDATE_ELEM: i64 = 2;
     pub(super) const MAP_DELETE_ELEM: i64 = 3;
     pub(super) const MAP_GET_NEXT_KEY: i64 = 4;
-    #[cfg(feature = "bench")]
     pub(super) const OBJ_PIN: i64 = 6;
     pub(super) const OBJ_GET: i64 = 7;
+    pub(super) const RAW_TRACEPOINT_OPEN: i64 = 17;
     pub(super) const PROG_TEST_RUN: i64 = 10;
     pub(super) const PROG_GET_FD_BY_ID: i64 = 13;
     pub(super) const MAP_GET_FD_BY_ID: i64 = 14;
@@ -79,6 +79,14 @@ struct InfoAttr {
     fd: u32,
     len: u32,
     info: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct TracepointAttr {
+    name: u64,
+    prog_fd: u32,
+    zero: u32,
 }
 
 #[repr(C)]
@@ -303,7 +311,6 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Pins an object.
-#[cfg(feature = "bench")]
 pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd: raw(object), flags: 0 };
@@ -316,6 +323,11 @@ pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
 
 pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     bpf_fd(command::PROG_GET_FD_BY_ID, &mut IdAttr { id, next: 0, flags: 0 })
+}
+
+/// Attaches a program to the typed tracepoint that it was loaded for; closing the link detaches it, unless it is pinned.
+pub(crate) fn attach_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    bpf_fd(command::RAW_TRACEPOINT_OPEN, &mut TracepointAttr { name: 0, prog_fd: raw(program), zero: 0 })
 }
 
 /// Runs a raw tracepoint program once, in the context of this thread (net/bpf/test_run.c `bpf_prog_test_run_raw_tp`), and

@@ -8,6 +8,7 @@ use crate::elf::Elf;
 use crate::programs::{Attach, Program, programs};
 use crate::{MONITOR_OBJECT, OBJECT, abi, load, monitor};
 
+mod calls;
 mod monitor_native;
 mod native;
 
@@ -47,7 +48,8 @@ fn the_mirrors_have_the_layout_of_the_header() {
     same_layout!("pc_decision", abi::Decision, { op, zero });
     same_layout!("pc_set", abi::Set, {
         flags, segment, base, length, classes, sink, sources, source_start, starts, name_starts, decisions, decisions_len,
-        network, capabilities, rules, retired_at, hash, unmatched, spare,
+        network, capabilities, rules, retired_at, hash, unmatched, calls, call_entries, call_columns, call_starts, call_classes,
+        spare,
     });
     same_layout!("pc_slot", abi::Slot, {
         flags, epoch, set, generation = "gen", runtime_mntns, unused, root, cgroup, armed_ns, runtime_root, spare,
@@ -56,10 +58,10 @@ fn the_mirrors_have_the_layout_of_the_header() {
     same_layout!("pc_label", abi::Label, { slot, epoch });
     same_layout!("pc_adoption", abi::Adoption, { cgroup, slot, epoch, init, rooted, labelled, failed });
     same_layout!("pc_config", abi::Config, { layout, armed, pin_dev, spare });
-    same_layout!("pc_stats", abi::Stats, { seq, lost, blocked, audited, unresolved, busy, torn, spare });
+    same_layout!("pc_stats", abi::Stats, { seq, lost, blocked, audited, unresolved, busy, torn, repeated });
     same_layout!("pc_event", abi::Event, {
         kind = "type", cpu, seq, time_ns, cgroup, slot, epoch, generation = "gen", set, rule, op, verdict, source, tgid, tid,
-        uid, arg, path_len, path_cut, comm,
+        uid, arg, path_len, path_cut, repeats, zero, comm,
     });
 }
 
@@ -151,6 +153,22 @@ fn the_constants_are_those_of_the_header() {
         ("PC_DECISION_WORDS", abi::DECISION_WORDS),
         ("PC_KINDS", abi::KINDS),
         ("PC_CAPS", abi::CAPS),
+        ("PC_CALL_X86_64", abi::call::X86_64),
+        ("PC_CALL_I386", abi::call::I386),
+        ("PC_CALL_X32", abi::call::X32),
+        ("PC_CALL_SOCKETCALL", abi::call::SOCKETCALL),
+        ("PC_CALL_IPC", abi::call::IPC),
+        ("PC_CALL_END", abi::call::END),
+        ("PC_CALL_NUMBERS", abi::call::NUMBERS),
+        ("PC_CALL_ARGUMENTS", abi::call::ARGUMENTS),
+        ("PC_CALL_WINDOW_NS", abi::call::WINDOW_NS),
+        ("PC_CALL_REPEATS_MAX", abi::call::REPEATS_MAX),
+        ("PC_AT_OPEN", abi::call::AT_OPEN),
+        ("PC_AT_EXEC", abi::call::AT_EXEC),
+        ("PC_AT_NAME", abi::call::AT_NAME),
+        ("PC_AT_ATTRIBUTE", abi::call::AT_ATTRIBUTE),
+        ("PC_AT_MOUNT", abi::call::AT_MOUNT),
+        ("PC_CALLED", abi::call::CALLED),
         ("PC_MAX_SETS", abi::MAX_SETS),
         ("PC_SET_FILE", abi::SET_FILE),
         ("PC_SET_PROCESS", abi::SET_PROCESS),
@@ -159,6 +177,8 @@ fn the_constants_are_those_of_the_header() {
         ("PC_SET_BLOCKS_PATHS", abi::SET_BLOCKS_PATHS),
         ("PC_SET_PROC_RULES", abi::SET_PROC_RULES),
         ("PC_SET_SYS_RULES", abi::SET_SYS_RULES),
+        ("PC_SET_CALLS", abi::SET_CALLS),
+        ("PC_SET_CALL_PATHS", abi::SET_CALL_PATHS),
         ("PC_SET_USED", abi::SET_USED),
         ("PC_MAX_SLOTS", abi::MAX_SLOTS),
         ("PC_SLOT_ARMED", abi::SLOT_ARMED),
@@ -234,6 +254,7 @@ fn kinds_and_operations(same: &mut impl FnMut(&'static str, u32)) {
         ("PC_OP_PIVOT_ROOT", op::PIVOT_ROOT),
         ("PC_OP_BPF", op::BPF),
         ("PC_OP_URING_CREDS", op::URING_CREDS),
+        ("PC_OP_SYSCALL", op::SYSCALL),
     ] {
         same(name, value);
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use portcullis_enforcer::automaton::{Budget, compile};
 use portcullis_policy::glob::Glob;
-use portcullis_policy::meaning::{Action, Class, Object, Origin, Posture, Postures, Rule, RuleSet};
+use portcullis_policy::meaning::{Action, Class, Location, Object, Origin, Posture, Postures, Rule, RuleSet};
 
 fn main() {
     println!("rules  built  states  classes  decisions     bytes  median ms");
@@ -134,7 +134,11 @@ fn rule(numbers: &mut Numbers, index: usize) -> Rule {
         },
         class: if numbers.below(5) == 0 { Class::Process } else { Class::File },
         objects: vec![object],
-        sources: if numbers.below(10) == 0 { vec![format!("/usr/bin/{}", numbers.pick(WORDS)).into_bytes()] } else { Vec::new() },
+        sources: if numbers.below(10) == 0 {
+            vec![Location::Path(format!("/usr/bin/{}", numbers.pick(WORDS)).into_bytes())]
+        } else {
+            Vec::new()
+        },
         read_only: numbers.below(6) == 0,
         owner_only: numbers.below(12) == 0,
         action: [Action::Allow, Action::Audit, Action::Block, Action::Block][numbers.below(4)],

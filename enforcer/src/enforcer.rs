@@ -286,6 +286,9 @@ pub(crate) fn set_of<T: Tables>(
             (sets::place(tables, compiled, boottime_seconds())?, false)
         }
     };
+    if tables.read_set(set)?.flags & abi::SET_CALLS != 0 {
+        tables.set_calls_watched(true)?;
+    }
     state.write_rule_set(plan.hash, &plan.set)?;
     Ok((set, reused))
 }

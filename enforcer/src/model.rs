@@ -37,6 +37,7 @@ struct Model {
     unlabelled_for_ever: Cell<u32>,
     init_is_gone: Cell<bool>,
     sees_few: Cell<bool>,
+    calls_watched: Cell<bool>,
     /// By slot.
     tasks: RefCell<BTreeMap<u32, u32>>,
 }
@@ -56,6 +57,7 @@ impl Model {
             unlabelled_for_ever: Cell::new(0),
             init_is_gone: Cell::new(false),
             sees_few: Cell::new(false),
+            calls_watched: Cell::new(false),
             tasks: RefCell::default(),
         }
     }
@@ -171,6 +173,13 @@ impl Tables for Model {
     fn set_armed(&self, slots: u32) -> Result<(), KernelError> {
         self.write()?;
         self.armed.set(slots);
+        Ok(())
+    }
+    fn set_calls_watched(&self, watched: bool) -> Result<(), KernelError> {
+        if self.calls_watched.get() != watched {
+            self.write()?;
+            self.calls_watched.set(watched);
+        }
         Ok(())
     }
     fn wait_readers(&self) -> Result<(), KernelError> {
@@ -406,6 +415,29 @@ fn unused_sets_stay_for_a_while_and_make_room_when_it_is_needed() {
     assert_eq!(site.model.used_sets(), 1, "all that nobody used is freed: {other:?}");
     sets::sweep(&site.model, u32::MAX).unwrap();
     assert_eq!(site.model.used_sets(), 1, "what is used stays");
+}
+
+#[test]
+fn system_calls_are_watched_while_a_set_in_use_has_rules_on_them() {
+    let site = site();
+    let mut rules = one("/a");
+    let rule = Arc::make_mut(&mut rules.rules[0]);
+    (rule.class, rule.objects) = (Class::Syscall, vec![Object::Syscall { call: "unlink".parse().unwrap(), at: None }]);
+    site.arm("a", 1, &site.enforce(one("/a"))).unwrap();
+    assert!(!site.model.calls_watched.get(), "nobody needs it");
+    let plan = site.enforce(rules);
+    site.arm("b", 2, &plan).unwrap();
+    site.arm("c", 3, &plan).unwrap();
+    site.disarm("b").unwrap();
+    assert!(site.model.calls_watched.get(), "c needs it");
+    site.disarm("c").unwrap();
+    assert!(!site.model.calls_watched.get());
+    site.arm("c", 3, &plan).unwrap();
+    assert!(site.model.calls_watched.get(), "the set was there already");
+    site.model.calls_watched.set(false);
+    site.model.fail_at.set(site.model.writes.get() + 1);
+    assert!(site.arm("d", 4, &plan).is_err(), "rules that nobody would see are not armed");
+    assert!(!site.model.cgroups.borrow().contains_key(&4));
 }
 
 #[test]

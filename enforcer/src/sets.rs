@@ -71,19 +71,25 @@ fn gap(taken: impl Iterator<Item = (u32, u32)>, length: u32) -> Option<u32> {
     (abi::SEGMENT_BYTES.checked_sub(from)? >= length).then_some(from)
 }
 
-/// Notes the time in sets that no slot uses any more, and takes it from those that one does.
+/// Notes the time in sets that no slot uses any more, and takes it from those that one does. System calls are watched no longer if none
+/// of the latter has rules on them.
 pub(crate) fn retire_unused<T: Tables>(tables: &T, now: u32) -> Result<(), Error> {
     let used = slots::sets_in_use(tables)?;
+    let mut on_calls = false;
     for index in 0..abi::MAX_SETS {
         let set = tables.read_set(index)?;
         if set.flags == 0 {
             continue;
         }
+        on_calls |= set.flags & abi::SET_CALLS != 0 && used.contains(&index);
         match (used.contains(&index), set.retired_at) {
             (true, 0) | (false, 1..) => {}
             (true, _) => tables.store_set_retired(index, 0)?,
             (false, 0) => tables.store_set_retired(index, now.max(1))?,
         }
+    }
+    if !on_calls {
+        tables.set_calls_watched(false)?;
     }
     Ok(())
 }

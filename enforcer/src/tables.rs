@@ -23,6 +23,7 @@ pub(crate) trait Tables {
     fn cgroup_disarm(&self, cgroup_id: u64) -> Result<bool, Error>;
     fn cgroup_list(&self) -> Result<Vec<(u64, abi::Cgroup)>, Error>;
     fn set_armed(&self, slots: u32) -> Result<(), Error>;
+    fn set_calls_watched(&self, watched: bool) -> Result<(), Error>;
     fn wait_readers(&self) -> Result<(), Error>;
 }
 
@@ -77,6 +78,9 @@ impl Tables for Kernel {
     }
     fn set_armed(&self, slots: u32) -> Result<(), Error> {
         Kernel::set_armed(self, slots)
+    }
+    fn set_calls_watched(&self, watched: bool) -> Result<(), Error> {
+        Kernel::set_calls_watched(self, watched)
     }
     fn wait_readers(&self) -> Result<(), Error> {
         Kernel::wait_readers(self)

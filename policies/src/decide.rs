@@ -45,6 +45,9 @@
 //! - A class is an allow-list as soon as one of its rules has the action `Allow`, whatever its source. An `ownerOnly` rule with
 //!   another action does not make one, though it allows its owner.
 //! - Unix and netlink sockets are not judged by a posture ([`SocketKind::has_posture`]).
+//! - A rule on system calls audits whatever its action, and makes no allow-list: there is nothing that could deny a call by its
+//!   number. The call itself and each path that it uses are operations of their own, so that a rule on the one hides none on the
+//!   other; and a call that does two things to a path (make it and open it) uses it once.
 
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +55,9 @@ use std::cmp::{Ordering, Reverse};
 
 use crate::capability::Capability;
 use crate::glob::Glob;
-use crate::meaning::{Action, Class, Object, Posture, Rule, RuleSet};
+use crate::meaning::{Action, Class, Location, Object, Posture, Rule, RuleSet, directory_covers};
 use crate::network::{Protocol, Socket, SocketKind};
+use crate::syscall::Syscall;
 
 /// What is about to be done. Paths are those of the container, absolute and canonical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +83,13 @@ pub enum Operation<'a> {
     Socket(Socket),
     /// Use of a capability.
     Capability(Capability),
+    /// A system call, whatever comes of it; or its use of a path that the kernel has found.
+    Syscall {
+        /// Which.
+        call: Syscall,
+        /// The path; `None` for the call itself.
+        path: Option<&'a [u8]>,
+    },
 }
 
 impl Operation<'_> {
@@ -89,6 +100,7 @@ impl Operation<'_> {
             Operation::Exec { .. } => Class::Process,
             Operation::Socket(_) => Class::Network,
             Operation::Capability(_) => Class::Capability,
+            Operation::Syscall { .. } => Class::Syscall,
         }
     }
 }
@@ -187,6 +199,7 @@ pub fn unmatched_verdict(set: &RuleSet, class: Class) -> Verdict {
         Class::Process | Class::File => set.postures.file,
         Class::Network => set.postures.network,
         Class::Capability => set.postures.capabilities,
+        Class::Syscall => return Verdict::Allow,
     };
     match posture {
         Posture::Audit => Verdict::Audit,
@@ -196,7 +209,7 @@ pub fn unmatched_verdict(set: &RuleSet, class: Class) -> Verdict {
 
 /// Whether some rule of the class has the action `Allow`.
 pub fn is_allow_list(set: &RuleSet, class: Class) -> bool {
-    set.rules.iter().any(|rule| rule.class == class && rule.action == Action::Allow)
+    class != Class::Syscall && set.rules.iter().any(|rule| rule.class == class && rule.action == Action::Allow)
 }
 
 fn unmatched(set: &RuleSet, op: &Operation<'_>) -> Decision {
@@ -212,7 +225,7 @@ fn unmatched(set: &RuleSet, op: &Operation<'_>) -> Decision {
 }
 
 fn source_matches(rule: &Rule, exe: Option<&[u8]>) -> bool {
-    rule.sources.is_empty() || exe.is_some_and(|exe| rule.sources.iter().any(|source| source == exe))
+    rule.sources.is_empty() || exe.is_some_and(|exe| rule.sources.iter().any(|source| source.covers(exe)))
 }
 
 fn object_matches(object: &Object, op: &Operation<'_>) -> bool {
@@ -221,6 +234,14 @@ fn object_matches(object: &Object, op: &Operation<'_>) -> bool {
         Operation::Exec { path, .. } => path.is_some_and(|path| path_matches(object, path)),
         Operation::Socket(socket) => matches!(object, Object::Protocol(protocol) if protocol.covers(socket)),
         Operation::Capability(used) => matches!(object, Object::Capability(capability) if *capability == used),
+        Operation::Syscall { call: made, path } => match object {
+            Object::Syscall { call, at } if *call == made => match (at, path) {
+                (None, None) => true,
+                (Some(at), Some(path)) => at.covers(path),
+                _ => false,
+            },
+            _ => false,
+        },
     }
 }
 
@@ -229,15 +250,9 @@ fn path_matches(object: &Object, path: &[u8]) -> bool {
     match object {
         Object::Path(exact) => exact == path,
         Object::ExecName(name) => !name.is_empty() && path.rsplit(|&byte| byte == b'/').next() == Some(&name[..]),
-        Object::Directory { dir, recursive } => {
-            let Some(below) = path.strip_prefix(&dir[..]) else { return false };
-            match below.strip_prefix(b"/") {
-                None => below.is_empty(),
-                Some(entry) => *recursive || !entry.contains(&b'/'),
-            }
-        }
+        Object::Directory { dir, recursive } => directory_covers(dir, *recursive, path),
         Object::Pattern(glob) => glob.matches(path),
-        Object::Protocol(_) | Object::Capability(_) => false,
+        Object::Protocol(_) | Object::Capability(_) | Object::Syscall { .. } => false,
     }
 }
 
@@ -247,6 +262,7 @@ fn verdict(rule: &Rule, op: &Operation<'_>, owner: bool) -> Option<Verdict> {
         Operation::Read { .. } | Operation::Change { .. } => (rule.read_only, rule.owner_only),
         Operation::Exec { .. } => (false, rule.owner_only),
         Operation::Socket(_) | Operation::Capability(_) => (false, false),
+        Operation::Syscall { .. } => return Some(Verdict::Audit),
     };
     let is_change = matches!(op, Operation::Change { .. });
     if read_only && rule.action == Action::Allow && is_change {
@@ -285,7 +301,9 @@ fn specificity(object: &Object) -> (u8, usize, bool) {
         Object::Pattern(glob) => (1, glob.literal_prefix().len(), false),
         Object::Directory { dir, recursive } => (0, dir.len(), !recursive),
         // Never compared with the others: their classes are apart.
-        Object::Protocol(_) | Object::Capability(_) => (0, 0, false),
+        Object::Protocol(_) | Object::Capability(_) | Object::Syscall { at: None, .. } => (0, 0, false),
+        Object::Syscall { at: Some(Location::Path(_)), .. } => (3, 0, false),
+        Object::Syscall { at: Some(Location::Directory { dir, recursive }), .. } => (0, dir.len(), !recursive),
     }
 }
 
@@ -306,14 +324,19 @@ fn identity(rule: &Rule) -> impl Ord + '_ {
 }
 
 /// Any total order will do.
-fn object_key(object: &Object) -> (u8, &[u8], Option<Protocol>, Option<Capability>) {
+fn object_key(object: &Object) -> (u8, &[u8], Option<Protocol>, u16) {
     match object {
-        Object::Path(path) => (0, path, None, None),
-        Object::ExecName(name) => (1, name, None, None),
-        Object::Pattern(glob) => (2, Glob::text(glob), None, None),
-        Object::Directory { dir, recursive } => (3 + u8::from(*recursive), dir, None, None),
-        Object::Protocol(protocol) => (5, &[], Some(*protocol), None),
-        Object::Capability(capability) => (6, &[], None, Some(*capability)),
+        Object::Path(path) => (0, path, None, 0),
+        Object::ExecName(name) => (1, name, None, 0),
+        Object::Pattern(glob) => (2, Glob::text(glob), None, 0),
+        Object::Directory { dir, recursive } => (3 + u8::from(*recursive), dir, None, 0),
+        Object::Protocol(protocol) => (5, &[], Some(*protocol), 0),
+        Object::Capability(capability) => (6, &[], None, capability.number().into()),
+        Object::Syscall { call, at: None } => (7, &[], None, call.number()),
+        Object::Syscall { call, at: Some(Location::Path(path)) } => (8, path, None, call.number()),
+        Object::Syscall { call, at: Some(Location::Directory { dir, recursive }) } => {
+            (9 + u8::from(*recursive), dir, None, call.number())
+        }
     }
 }
 

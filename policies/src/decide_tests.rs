@@ -45,6 +45,10 @@ fn pattern(text: &str) -> Object {
     Object::Pattern(Glob::parse(text.as_bytes()).unwrap())
 }
 
+fn syscall(number: u16, at: Option<Location>) -> Object {
+    Object::Syscall { call: Syscall::from_number(number).unwrap(), at }
+}
+
 fn set(rules: Vec<Rule>) -> RuleSet {
     RuleSet { rules: rules.into_iter().map(Arc::new).collect(), postures: Postures::default() }
 }
@@ -105,7 +109,7 @@ fn an_execname_stands_between_path_and_pattern() {
 #[test]
 fn a_source_is_stronger_than_any_object() {
     let mut sourced = file(Action::Allow, dir("", true));
-    sourced.sources = vec![b"/bin/x".to_vec(), b"/bin/y".to_vec()];
+    sourced.sources = vec![Location::Path(b"/bin/x".into()), Location::Path(b"/bin/y".into())];
     let set = set(vec![file(Action::Block, path("/a/b")), sourced]);
     assert_eq!(verdict_of(&set, &ANYBODY, &READ), Verdict::Allow);
     for exe in [Some(&b"/bin/z"[..]), None] {
@@ -166,7 +170,7 @@ fn of_equal_rules_the_stricter_decides() {
 #[test]
 fn a_class_is_an_allow_list_by_its_own_allow_rules_alone() {
     let mut sourced = rule(Class::Process, Action::Allow, path("/bin/y"));
-    sourced.sources = vec![b"/bin/z".to_vec()];
+    sourced.sources = vec![Location::Path(b"/bin/z".into())];
     let set = blocking(set(vec![sourced, file(Action::Block, path("/c"))]));
     let exec = Operation::Exec { path: Some(b"/bin/w"), unlinked: false };
     assert_eq!(decide(&set, &ANYBODY, &exec), Decision { verdict: Verdict::Block, cause: Cause::Posture });
@@ -238,11 +242,19 @@ fn any_object(class: Class) -> BoxedStrategy<Object> {
         Class::Process => prop_oneof![files, select(&["a", "b"][..]).prop_map(|name| Object::ExecName(name.into()))].boxed(),
         Class::Network => protocols.prop_map(Object::Protocol).boxed(),
         Class::Capability => (0u8..3).prop_map(|number| Object::Capability(Capability::from_number(number).unwrap())).boxed(),
+        Class::Syscall => {
+            let at = prop_oneof![
+                select(&PATHS[..]).prop_map(|path| Location::Path(path.into())),
+                (select(&["", "/a", "/a/b"][..]), any::<bool>())
+                    .prop_map(|(dir, recursive)| Location::Directory { dir: dir.into(), recursive }),
+            ];
+            (0u16..2, prop::option::of(at)).prop_map(|(number, at)| syscall(number, at)).boxed()
+        }
     }
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
-    let class = select(&[Class::File, Class::Process, Class::Network, Class::Capability][..]);
+    let class = select(&[Class::File, Class::Process, Class::Network, Class::Capability, Class::Syscall][..]);
     let action = select(&[Action::Allow, Action::Audit, Action::Block][..]);
     class.prop_flat_map(move |class| {
         let objects = prop::collection::vec(any_object(class), 1..3);
@@ -251,7 +263,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
             move |(objects, sources, read_only, owner_only, action, policy)| {
                 let mut made = rule(class, action, objects[0].clone());
                 made.origin.policy = format!("p{policy}").into();
-                let sources = sources.into_iter().map(Into::into).collect();
+                let sources = sources.into_iter().map(|source| Location::Path(source.into())).collect();
                 Rule { objects, sources, read_only, owner_only, ..made }
             },
         )
@@ -274,6 +286,8 @@ fn any_operation() -> impl Strategy<Value = Operation<'static>> {
         (prop::option::of(paths()), any::<bool>()).prop_map(|(path, unlinked)| Operation::Exec { path, unlinked }),
         select(&SocketKind::ALL[..]).prop_map(|kind| Operation::Socket(kind.example())),
         (0u8..3).prop_map(|number| Operation::Capability(Capability::from_number(number).unwrap())),
+        (0u16..2, prop::option::of(paths()))
+            .prop_map(|(number, path)| Operation::Syscall { call: Syscall::from_number(number).unwrap(), path }),
     ]
 }
 
@@ -299,6 +313,13 @@ proptest! {
             (Cause::Rule(a), Cause::Rule(b)) => prop_assert_eq!(&set.rules[a], &other.rules[b]),
             (a, b) => prop_assert_eq!(a, b),
         }
+    }
+
+    #[test]
+    fn no_rule_on_system_calls_denies_or_makes_an_allow_list(set in any_set(), subject in any_subject(), op in any_operation()) {
+        let rules = set.rules.iter().filter(|rule| rule.class == Class::Syscall).cloned().collect();
+        let decision = decide(&blocking(RuleSet { rules, ..RuleSet::default() }), &subject, &op);
+        prop_assert!(matches!((decision.verdict, decision.cause), (Verdict::Audit, Cause::Rule(_)) | (Verdict::Allow, Cause::Unmatched)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod reasons;
 pub mod report;
 pub mod select;
 mod suggest;
-mod syscall;
+pub mod syscall;
 pub mod written;
 pub mod yaml;
 

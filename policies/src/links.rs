@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::meaning::{Object, Rule, RuleSet};
+use crate::meaning::{Location, Object, Rule, RuleSet};
 
 /// `set`, with every object and source that `leads` knows other names of also under these.
 ///
@@ -24,6 +24,9 @@ fn follow(rule: &Arc<Rule>, leads: &mut impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Ar
     let mut objects = rule.objects.clone();
     for object in &rule.objects {
         let others: Vec<Object> = match object {
+            Object::Syscall { call, at: Some(at) } => {
+                follow_location(at, leads).into_iter().map(|at| Object::Syscall { call: *call, at: Some(at) }).collect()
+            }
             Object::Path(path) => leads(path).into_iter().map(Object::Path).collect(),
             Object::Directory { dir, recursive } if !dir.is_empty() => {
                 let recursive = *recursive;
@@ -41,13 +44,26 @@ fn follow(rule: &Arc<Rule>, leads: &mut impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Ar
         objects.extend(others);
     }
     let mut sources = rule.sources.clone();
-    sources.extend(rule.sources.iter().filter(|source| &source[..] != b"/").flat_map(|source| leads(source)));
+    sources.extend(rule.sources.iter().flat_map(|source| follow_location(source, leads)));
     unique(&mut objects);
     unique(&mut sources);
     if objects == rule.objects && sources == rule.sources {
         return Arc::clone(rule);
     }
     Arc::new(Rule { objects, sources, ..Rule::clone(rule) })
+}
+
+fn follow_location(at: &Location, leads: &mut impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Vec<Location> {
+    match at {
+        // The root directory leads nowhere else.
+        Location::Path(path) if path == b"/" => Vec::new(),
+        Location::Directory { dir, .. } if dir.is_empty() => Vec::new(),
+        Location::Path(path) => leads(path).into_iter().map(Location::Path).collect(),
+        Location::Directory { dir, recursive } => {
+            let found = leads(dir).into_iter().map(without_root);
+            found.map(|dir| Location::Directory { dir, recursive: *recursive }).collect()
+        }
+    }
 }
 
 /// The root directory is empty where it stands for a directory.
@@ -86,7 +102,7 @@ mod tests {
             origin,
             class: Class::Process,
             objects,
-            sources: sources.iter().map(|&source| source.into()).collect(),
+            sources: sources.iter().map(|&source| Location::Path(source.into())).collect(),
             read_only: false,
             owner_only: false,
             action: Action::Block,
@@ -118,7 +134,19 @@ mod tests {
         let followed = through_links(&set(written.clone(), &["/bin/app", "/"]), leads);
         let more = [Object::Path(b"/usr/bin/x".into()), dir("/usr/bin"), pattern(b"/usr/bin/*"), dir(""), pattern(b"/\\**")];
         assert_eq!(followed.rules[0].objects, [&written[..], &more[..]].concat());
-        assert_eq!(followed.rules[0].sources, [&b"/bin/app"[..], b"/", b"/usr/bin/app"]);
+        let path = |path: &str| Location::Path(path.into());
+        assert_eq!(followed.rules[0].sources, [path("/bin/app"), path("/"), path("/usr/bin/app")]);
+    }
+
+    #[test]
+    fn what_system_calls_are_about_gets_them_too() {
+        let dir = |dir: &str| Location::Directory { dir: dir.into(), recursive: true };
+        let unlink = |at| Object::Syscall { call: "unlink".parse().unwrap(), at };
+        let mut written = set(vec![unlink(Some(dir("/bin"))), unlink(None), unlink(Some(dir("")))], &[]);
+        Arc::make_mut(&mut written.rules[0]).sources = vec![dir("/bin"), dir("")];
+        let followed = through_links(&written, leads);
+        assert_eq!(followed.rules[0].objects, [&written.rules[0].objects[..], &[unlink(Some(dir("/usr/bin")))]].concat());
+        assert_eq!(followed.rules[0].sources, [dir("/bin"), dir(""), dir("/usr/bin")]);
     }
 
     #[test]

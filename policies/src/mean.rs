@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::diagnostic::Position;
-use crate::meaning::{Action, Class, Object, Origin, Rule};
+use crate::meaning::{Action, Class, Location, Object, Origin, Rule};
 use crate::policy::{NOBODY, Policy, Unenforced};
 use crate::reasons;
+use crate::syscall::Syscall;
 use crate::written::{Common, Document, Item, Limits, Match, Target};
 
 /// What `document`, read from `file`, means.
@@ -104,7 +105,13 @@ impl Meant<'_> {
             Match::Dns(domains) => {
                 return self.leave_out(item.at, item.field, "matchDNSQueries", reasons::dns(&domains, action(&common)));
             }
-            Match::Syscalls(names) => return self.leave_out(item.at, item.field, "syscalls", reasons::syscalls(&names)),
+            Match::Syscalls { calls, at, limits } => {
+                let objects = self.calls(item.at, calls, at.as_ref());
+                if objects.is_empty() {
+                    return;
+                }
+                Said { class: Class::Syscall, objects, limits, read_only: false, narrowed: None }
+            }
             Match::Device(class) => return self.leave_out(item.at, item.field, "device", reasons::device(&class)),
         };
         let action = action(&common);
@@ -112,7 +119,7 @@ impl Meant<'_> {
         if let Some(limit) = said.narrowed {
             self.leave_out(item.at, item.field.clone(), limit, reasons::narrowed(limit, action));
             match action {
-                Action::Allow => sources = vec![NOBODY.to_vec()],
+                Action::Allow => sources = vec![Location::Path(NOBODY.to_vec())],
                 Action::Audit | Action::Block => return,
             }
         }
@@ -129,6 +136,18 @@ impl Meant<'_> {
             tags: common.tags,
             message: common.message.unwrap_or_default(),
         }));
+    }
+
+    /// The calls of a rule. One whose path nobody tells is left out by itself, so that the rest holds.
+    fn calls(&mut self, at: Position, calls: Vec<(Syscall, String)>, location: Option<&Location>) -> Vec<Object> {
+        let mut objects = Vec::with_capacity(calls.len());
+        for (call, field) in calls {
+            match reasons::unseen(call).filter(|_| location.is_some()) {
+                Some(reason) => self.leave_out(at, field, "syscalls", reason),
+                None => objects.push(Object::Syscall { call, at: location.cloned() }),
+            }
+        }
+        objects
     }
 
     fn leave_out(&mut self, at: Position, field: String, feature: &'static str, reason: String) {

@@ -3,6 +3,7 @@
 //! The types here are the contract between the language and every backend. The automaton builder, the AppArmor generator,
 //! `explain`, `test` and the alerts read them; only this crate makes them out of YAML.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub enum Class {
     Network,
     /// Use of a capability.
     Capability,
+    /// System calls. Such rules only ever audit.
+    Syscall,
 }
 
 /// Where a rule stands, so that a verdict can always be traced to a line that somebody wrote.
@@ -55,6 +58,51 @@ pub struct Origin {
     pub column: u32,
     /// Path of the rule in the document, e.g. `spec.process.matchPaths[0]`.
     pub field: String,
+}
+
+/// A file, or what is in a directory. Paths are as those of an [`Object`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Location {
+    /// Exactly this path.
+    Path(Vec<u8>),
+    /// The directory itself and what is in it; with `recursive`, at every depth. The root directory is the empty `dir`.
+    Directory {
+        /// The directory.
+        dir: Vec<u8>,
+        /// Whether it covers every depth, or the immediate entries only.
+        recursive: bool,
+    },
+}
+
+impl Location {
+    /// Whether `path` is there.
+    #[must_use]
+    pub fn covers(&self, path: &[u8]) -> bool {
+        match self {
+            Location::Path(exact) => exact == path,
+            Location::Directory { dir, recursive } => directory_covers(dir, *recursive, path),
+        }
+    }
+}
+
+/// Whether `path` is `dir`, an entry of it or, with `recursive`, anything below it.
+pub(crate) fn directory_covers(dir: &[u8], recursive: bool, path: &[u8]) -> bool {
+    let Some(below) = path.strip_prefix(dir) else { return false };
+    match below.strip_prefix(b"/") {
+        None => below.is_empty(),
+        Some(entry) => recursive || !entry.contains(&b'/'),
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match self {
+            Location::Path(path) => f.write_str(&text(path)),
+            Location::Directory { dir, recursive: true } => write!(f, "{}/ and all below", text(dir)),
+            Location::Directory { dir, recursive: false } => write!(f, "{}/ and its entries", text(dir)),
+        }
+    }
 }
 
 /// What a rule names. Paths are bytes, absolute, without a trailing slash, with `.`, `..` and `//` removed.
@@ -77,6 +125,13 @@ pub enum Object {
     Protocol(crate::network::Protocol),
     /// A capability. Only in [`Class::Capability`].
     Capability(crate::capability::Capability),
+    /// A system call. Only in [`Class::Syscall`].
+    Syscall {
+        /// Which.
+        call: crate::syscall::Syscall,
+        /// The files that it is about; `None` for the call itself, whatever it is about.
+        at: Option<Location>,
+    },
 }
 
 /// One rule, with everything inherited filled in.
@@ -89,8 +144,8 @@ pub struct Rule {
     /// What it covers: the object as written and, once a container's root is known, where that leads through symlinks.
     /// Never empty; an operation is covered when any of them matches.
     pub objects: Vec<Object>,
-    /// The executables (absolute paths) it is limited to; empty means every subject.
-    pub sources: Vec<Vec<u8>>,
+    /// The executables it is limited to; empty means every subject. Directories only in [`Class::Syscall`].
+    pub sources: Vec<Location>,
     /// `readOnly`: see [`crate::decide`].
     pub read_only: bool,
     /// `ownerOnly`: see [`crate::decide`].

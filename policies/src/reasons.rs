@@ -1,8 +1,9 @@
 //! Why something is not, or not fully, enforced. Every such sentence is here, and nowhere else, so that what this version
 //! cannot do is told the same way to everybody, and in one place when it changes.
 
-use crate::meaning::{Action, Class, Rule};
+use crate::meaning::{Action, Class, Object, Rule};
 use crate::report::{Backend, Support};
+use crate::syscall::{PathSeen, Syscall};
 use crate::written::Kind;
 
 /// `apparmor`.
@@ -15,6 +16,13 @@ const HOST: &str = "this version confines containers and not the host, so nothin
 /// `__vfs_setxattr_locked` in the kernel's `fs/attr.c` and `fs/xattr.c`), so a file of a volume has no path there.
 const VOLUME_ATTRIBUTES: &str = "changes of times, extended attributes and ACLs of files on a volume are not judged";
 
+/// Rules on what system calls do to paths: the path is the kernel's own, told where it asks its security modules.
+const NOT_FOUND: &str =
+    "a call that fails before the kernel has found the path and file permissions have allowed it is not reported";
+
+/// Rules on system calls anywhere but on x86-64.
+const OTHER_MACHINE: &str = "this version knows the system calls of x86-64 alone; nothing is reported for this rule";
+
 /// How far `backend` enforces `rule` of a policy of `kind`.
 pub(crate) fn support(rule: &Rule, kind: Kind, backend: Backend) -> Support {
     let Backend::Bpf = backend;
@@ -22,17 +30,56 @@ pub(crate) fn support(rule: &Rule, kind: Kind, backend: Backend) -> Support {
         (Kind::KubeArmorHostPolicy, _) => Support::None(HOST.to_owned()),
         (_, Class::File) => Support::Partial(vec![VOLUME_ATTRIBUTES.to_owned()]),
         (_, Class::Process | Class::Network | Class::Capability) => Support::Full,
+        (_, Class::Syscall) if cfg!(not(target_arch = "x86_64")) => Support::None(OTHER_MACHINE.to_owned()),
+        (_, Class::Syscall) => of_calls(rule),
     }
 }
 
-/// `syscalls`, for these system calls.
-pub(crate) fn syscalls(names: &[String]) -> String {
-    let mut reason = "this version does not audit system calls by name; nothing is reported for this rule".to_owned();
-    let files = ["unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2", "chmod", "chown", "truncate", "mkdir", "link"];
-    if names.iter().any(|name| files.contains(&name.as_str())) {
-        reason.push_str("; an `Audit` rule with `readOnly: true` in `file` reports changes to files, whichever call makes them");
+/// What a rule on system calls does not do.
+fn of_calls(rule: &Rule) -> Support {
+    let mut reasons = Vec::new();
+    if rule.action != Action::Audit {
+        let missing = if rule.action == Action::Block { "not refused" } else { "no others are refused" };
+        reasons.push(format!("system calls are reported, and {missing}; write `action: Audit`"));
     }
-    reason
+    let calls = || {
+        rule.objects.iter().filter_map(|object| match object {
+            Object::Syscall { call, at } => Some((*call, at.is_some())),
+            _ => None,
+        })
+    };
+    let listed = |wanted: &dyn Fn(Syscall, bool) -> bool| {
+        let mut names: Vec<&str> = Vec::new();
+        for (call, _) in calls().filter(|&(call, at)| wanted(call, at)) {
+            if !names.contains(&call.name()) {
+                names.push(call.name());
+            }
+        }
+        names.join(", ")
+    };
+    if calls().any(|(_, at)| at) {
+        reasons.push(NOT_FOUND.to_owned());
+    }
+    let inodes = listed(&|call, at| at && call.path_seen() == PathSeen::InodeAttributes);
+    if !inodes.is_empty() {
+        reasons.push(format!("what {inodes} does to files on a volume is not reported"));
+    }
+    let shortcuts = listed(&|call, at| !at && call.has_shortcut());
+    if !shortcuts.is_empty() {
+        reasons.push(format!("programs mostly do {shortcuts} without the kernel (vdso(7)), and then it is not reported"));
+    }
+    if reasons.is_empty() { Support::Full } else { Support::Partial(reasons) }
+}
+
+/// Why a rule of `syscalls.matchPaths` on this call does nothing; `None` where it does.
+pub(crate) fn unseen(call: Syscall) -> Option<String> {
+    match call.path_seen() {
+        PathSeen::Unseen => Some(format!(
+            "this version does not see the path of {call}: nothing is reported for it; `matchSyscalls` reports it for every path"
+        )),
+        PathSeen::NoPath => Some(format!("{call} takes no path: nothing is reported for it; `matchSyscalls` reports it")),
+        _ => None,
+    }
 }
 
 /// `network.matchDNSQueries`.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::meaning::{Action, Class, Object, Origin, Rule};
+use crate::meaning::{Action, Class, Location, Object, Origin, Rule};
 use crate::policy::Policy;
 use crate::reasons;
 
@@ -76,6 +76,7 @@ pub fn summary(rule: &Rule) -> String {
         (Class::File, _, false) => "read and change",
         (Class::Network, ..) => "network",
         (Class::Capability, ..) => "capability",
+        (Class::Syscall, ..) => "syscall",
     };
     let objects: Vec<String> = rule.objects.iter().map(|object| Shown(object).to_string()).collect();
     let mut out = format!("{action} {verb} {}", objects.join(", "));
@@ -83,7 +84,7 @@ pub fn summary(rule: &Rule) -> String {
         out.push_str(if rule.action == Action::Allow { " for its owner only" } else { " except for its owner" });
     }
     if !rule.sources.is_empty() {
-        let sources: Vec<_> = rule.sources.iter().map(|source| String::from_utf8_lossy(source)).collect();
+        let sources: Vec<String> = rule.sources.iter().map(Location::to_string).collect();
         out.push_str(&format!(" from {}", sources.join(", ")));
     }
     out
@@ -98,11 +99,12 @@ impl fmt::Display for Shown<'_> {
         match self.0 {
             Object::Path(path) => f.write_str(&text(path)),
             Object::ExecName(name) => write!(f, "any {}", text(name)),
-            Object::Directory { dir, recursive: true } => write!(f, "{}/ and all below", text(dir)),
-            Object::Directory { dir, recursive: false } => write!(f, "{}/ and its entries", text(dir)),
+            Object::Directory { dir, recursive } => Location::Directory { dir: dir.clone(), recursive: *recursive }.fmt(f),
             Object::Pattern(glob) => f.write_str(&text(glob.text())),
             Object::Protocol(protocol) => f.write_str(protocol.name()),
             Object::Capability(capability) => f.write_str(capability.name()),
+            Object::Syscall { call, at: None } => call.fmt(f),
+            Object::Syscall { call, at: Some(at) } => write!(f, "{call} on {at}"),
         }
     }
 }

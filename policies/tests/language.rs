@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use portcullis_policy::decide::{Cause, Operation, Subject, Verdict, decide};
-use portcullis_policy::meaning::{Action, Class, Object, Posture, Postures, Rule, RuleSet};
+use portcullis_policy::meaning::{Action, Class, Location, Object, Posture, Postures, Rule, RuleSet};
 use portcullis_policy::policy::NOBODY;
 use portcullis_policy::yaml::{MAX_ALIASED_NODES, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_NODES, MAX_STRING_BYTES};
 use portcullis_policy::{Backend, Options, Parsed, Policy, Support, parse, report};
@@ -73,7 +73,7 @@ fn objects_are_normalised() {
     assert_eq!(
         rule("file:\n  matchPaths:\n  - {path: /a, ownerOnly: true, readOnly: true, fromSource: [{path: /b//c}, {path: /d}]}")
             .sources,
-        [b"/b/c".to_vec(), b"/d".to_vec()]
+        [Location::Path(b"/b/c".to_vec()), Location::Path(b"/d".to_vec())]
     );
 }
 
@@ -138,7 +138,7 @@ fn misplaced_heads_are_told_where_they_belong() {
 #[test]
 fn what_is_not_enforced_is_reported_and_not_a_rule() {
     let policy = policy(&ksp(
-        "apparmor: |\n  deny /x rw,\npresets: [{name: exec}]\nsyscalls: {matchSyscalls: [{syscall: [unlink]}]}\nnetwork: {matchDNSQueries: [{domain: example.com}]}\nprocess: {matchPaths: [{path: /a, allowedArgs: [-x]}, {path: /b, pts: false}, {path: /c, pts: true}]}",
+        "apparmor: |\n  deny /x rw,\npresets: [{name: exec}]\nsyscalls: {matchPaths: [{syscall: [read], path: /a}]}\nnetwork: {matchDNSQueries: [{domain: example.com}]}\nprocess: {matchPaths: [{path: /a, allowedArgs: [-x]}, {path: /b, pts: false}, {path: /c, pts: true}]}",
     ));
     let features: Vec<&str> = policy.unenforced.iter().map(|left_out| left_out.feature).collect();
     assert_eq!(features, ["allowedArgs", "pts", "matchDNSQueries", "syscalls", "presets", "apparmor"]);
@@ -149,10 +149,57 @@ fn what_is_not_enforced_is_reported_and_not_a_rule() {
 }
 
 #[test]
+fn rules_on_system_calls_are_one_object_for_each_call() {
+    let call = |name: &str, at| Object::Syscall { call: name.parse().unwrap(), at };
+    let named = rule(
+        "syscalls:\n  matchSyscalls:\n  - {syscall: [unlink, rmdir, unlink], fromSource: [{path: /a}, {dir: /b/, recursive: true}]}",
+    );
+    assert_eq!((named.class, &named.objects[..]), (Class::Syscall, &[call("unlink", None), call("rmdir", None)][..]));
+    let below = Location::Directory { dir: b"/b".to_vec(), recursive: true };
+    assert_eq!(named.sources, [Location::Path(b"/a".to_vec()), below.clone()]);
+    let at = |path: &str| rule(&format!("syscalls:\n  matchPaths:\n  - {{syscall: [open], {path}}}")).objects;
+    assert_eq!(at("path: /b/c"), [call("open", Some(Location::Path(b"/b/c".to_vec())))]);
+    assert_eq!(at("path: /b/, recursive: true"), [call("open", Some(below.clone()))]);
+    let entries = Location::Directory { dir: b"/b".to_vec(), recursive: false };
+    assert_eq!(at("path: /b/"), [call("open", Some(entries))]);
+    let text = ksp("syscalls: {matchPaths: [{syscall: [open], path: /b, recursive: true}]}");
+    let warnings = read(&text).warnings;
+    assert!(warnings.iter().any(|warning| warning.help.contains("taken as the directory `/b/`")), "{warnings:#?}");
+    assert_eq!(policy(&text).rules[0].objects, [call("open", Some(below))]);
+    assert!(errors(&ksp("syscalls: {matchPaths: [{syscall: [open], path: b}]}"))[0].contains("does not begin with `/`"));
+    assert!(errors(&ksp("syscalls: {matchSyscalls: [{syscall: [open], fromSource: [{path: /a, dir: /b/}]}]}")).len() == 1);
+}
+
+#[test]
+fn the_report_says_what_is_told_of_each_system_call() {
+    let of = |rule: &str| report(&policy(&ksp(&format!("action: Audit\nsyscalls: {rule}"))), Backend::Bpf);
+    let support = |rule: &str| of(rule).swap_remove(0).support;
+    assert_eq!(support("{matchSyscalls: [{syscall: [unlink, bpf]}]}"), Support::Full);
+    let partial = |rule: &str, wanted: &str| {
+        let found = support(rule);
+        assert!(matches!(&found, Support::Partial(why) if why.iter().any(|why| why.contains(wanted))), "{rule}: {found:?}");
+    };
+    partial("{matchSyscalls: [{syscall: [time, read]}]}", "do time without the kernel");
+    partial("{matchPaths: [{syscall: [unlink], path: /a}]}", "before the kernel has found the path");
+    partial("{matchPaths: [{syscall: [utime, unlink], path: /a}]}", "utime does to files on a volume");
+    partial("{action: Block, matchSyscalls: [{syscall: [unlink]}]}", "reported, and not refused");
+    let found = of("{matchPaths: [{syscall: [unlink, access, read], path: /a}]}");
+    let told: Vec<(&str, bool)> =
+        found.iter().map(|report| (report.origin.field.as_str(), matches!(report.support, Support::None(_)))).collect();
+    let field = "spec.syscalls.matchPaths[0]";
+    assert_eq!(told, [(field, false), (&format!("{field}.syscall[1]"), true), (&format!("{field}.syscall[2]"), true)]);
+    assert_eq!(found[0].summary, "Audit syscall unlink on /a");
+    assert!(policy(&ksp("syscalls: {matchPaths: [{syscall: [access], path: /a}]}")).rules.is_empty());
+}
+
+#[test]
 fn an_allow_rule_that_cannot_be_enforced_keeps_its_class_an_allow_list() {
     let policy = policy(&ksp("action: Allow\nprocess: {matchPaths: [{path: /a, allowedArgs: [-x]}]}"));
     assert_eq!(policy.rules.len(), 1);
-    assert_eq!((policy.rules[0].action, policy.rules[0].sources.as_slice()), (Action::Allow, [NOBODY.to_vec()].as_slice()));
+    assert_eq!(
+        (policy.rules[0].action, policy.rules[0].sources.as_slice()),
+        (Action::Allow, [Location::Path(NOBODY.to_vec())].as_slice())
+    );
     let reports = report(&policy, Backend::Bpf);
     assert_eq!(reports.len(), 1);
     assert!(matches!(&reports[0].support, Support::None(reason) if reason.contains("remains an allow-list")));
@@ -208,7 +255,7 @@ fn a_list_is_the_policies_it_holds_and_other_manifests_are_skipped() {
 #[test]
 fn aliases_are_expanded_within_bounds() {
     let rule = rule("file:\n  matchPaths:\n  - path: &p /a\n    fromSource: &s [{path: /x}, {path: *p}]");
-    assert_eq!(rule.sources, [b"/x".to_vec(), b"/a".to_vec()]);
+    assert_eq!(rule.sources, [Location::Path(b"/x".to_vec()), Location::Path(b"/a".to_vec())]);
     let mut bomb = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         bomb.push_str(&format!("b{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", ")));

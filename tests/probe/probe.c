@@ -47,6 +47,8 @@ static struct outcome perform(char **args, int n, int *known)
 		outcome = do_socket(args[0], args + 1, n - 1, known);
 	if (!*known)
 		outcome = do_capability(args[0], args + 1, n - 1, known);
+	if (!*known)
+		outcome = do_call(args[0], args + 1, n - 1, known);
 	return outcome;
 }
 

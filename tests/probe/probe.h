@@ -15,6 +15,7 @@ struct outcome {
 struct outcome do_file(const char *op, char **args, int n, int *known);
 struct outcome do_exec(const char *op, char **args, int n, int *known);
 struct outcome do_socket(const char *op, char **args, int n, int *known);
+struct outcome do_call(const char *op, char **args, int n, int *known);
 struct outcome do_capability(const char *op, char **args, int n, int *known);
 
 #endif

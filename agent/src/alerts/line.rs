@@ -6,9 +6,11 @@ use std::time::SystemTime;
 use portcullis_ebpf::abi::op;
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::ContainerRecord;
+use portcullis_enforcer::automaton::call_at;
 use portcullis_policy::capability::Capability;
 use portcullis_policy::meaning::{Action, Rule};
 use portcullis_policy::select::Owner;
+use portcullis_policy::syscall::Syscall;
 use serde::{Serialize, Serializer};
 
 use super::format::json_bytes;
@@ -40,11 +42,11 @@ pub struct Line {
     pub(crate) lost_before: u64,
     /// `block` or `audit`: what was done.
     verdict: &'static str,
-    /// What was tried.
+    /// What was tried; of system calls, which.
     pub(crate) operation: &'static str,
-    /// `file`, `process`, `network`, `capability`, `mount` or `self-protection`.
+    /// `file`, `process`, `network`, `capability`, `syscall`, `mount` or `self-protection`.
     pub(crate) class: &'static str,
-    /// A path, a socket as FAMILY,TYPE,PROTOCOL, or a capability.
+    /// A path, a socket as FAMILY,TYPE,PROTOCOL, or a capability. Nothing of a system call whose rule is about no path.
     pub(crate) object: String,
     /// The path is longer, or begins outside the container.
     pub(crate) object_cut: bool,
@@ -56,6 +58,9 @@ pub struct Line {
     pub(crate) rule: Option<Arc<Rule>>,
     /// Whose process it was, if that is on record.
     pub(crate) container: Option<Arc<Container>>,
+    /// The same of the same process that were only counted since it was last told.
+    #[serde(skip_serializing_if = "is_zero")]
+    repeats: u32,
     /// Goes up each time the container's policies are switched.
     pub(crate) generation: u32,
     pub(crate) process: ProcessLine,
@@ -125,7 +130,7 @@ impl Line {
         process: Option<ProcessFacts>,
     ) -> Line {
         let header = &event.header;
-        let (operation, class) = operation(header.op);
+        let (operation, class) = operation(header.op, header.arg[0]);
         let reason = reason(header.rule);
         let policy = match (&rule, reason) {
             (Some(rule), _) => rule.origin.policy.to_string(),
@@ -147,6 +152,7 @@ impl Line {
             policy,
             rule,
             container,
+            repeats: header.repeats,
             generation: header.generation,
             process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, process),
         }
@@ -155,6 +161,11 @@ impl Line {
     pub(crate) fn is_denial(&self) -> bool {
         self.verdict == "block"
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn rule_line<S: Serializer>(rule: &Option<Arc<Rule>>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -239,7 +250,7 @@ fn reason(rule: u32) -> &'static str {
     }
 }
 
-pub(crate) fn operation(code: u32) -> (&'static str, &'static str) {
+pub(crate) fn operation(code: u32, detail: u32) -> (&'static str, &'static str) {
     match code {
         op::READ => ("read", "file"),
         op::WRITE => ("write", "file"),
@@ -272,6 +283,7 @@ pub(crate) fn operation(code: u32) -> (&'static str, &'static str) {
         op::PIVOT_ROOT => ("pivot_root", "mount"),
         op::BPF => ("bpf", "self-protection"),
         op::URING_CREDS => ("uring_creds", "self-protection"),
+        op::SYSCALL => (call_at(detail).map_or("unknown", Syscall::name), "syscall"),
         _ => ("unknown", "unknown"),
     }
 }

@@ -58,7 +58,7 @@ impl From<&alerts::Alert> for Alert {
             node_id: alert.host.id.clone(),
             ..Alert::default()
         };
-        if line.operation == "exec" {
+        if line.class == "process" && line.operation == "exec" {
             // Who calls exec is the source and, to KubeArmor, the parent of what it would have become.
             exe.clone_into(&mut told.source);
             told.parent_process_name.clone_from(&told.source);
@@ -133,6 +133,7 @@ pub(super) fn operation(class: &str) -> &'static str {
         "file" => "File",
         "network" => "Network",
         "capability" => "Capabilities",
+        "syscall" => "Syscall",
         // Mounts and what protects ourselves: KubeArmor tells of mounts as system calls.
         _ => "Syscall",
     }
@@ -221,6 +222,9 @@ pub(super) fn hook(operation: &str) -> &'static str {
 }
 
 fn data(line: &Line, resource: &str) -> String {
+    if line.class == "syscall" {
+        return format!("syscall=SYS_{}", line.operation.to_ascii_uppercase());
+    }
     let hook = hook(line.operation);
     match line.class {
         "network" | "capability" => format!("lsm={hook} {resource}"),

@@ -220,6 +220,28 @@ fn what_nobody_knows_is_left_out() {
 }
 
 #[test]
+fn system_calls_are_told_as_kubearmor_does() {
+    let mut rules = rules("KubeArmorPolicy", Action::Audit);
+    Arc::make_mut(&mut rules.rules[0]).class = Class::Syscall;
+    let told = |index, path: &str| {
+        let alert = alert(&rules, Some(facts()), |event| {
+            (event.header.op, event.header.verdict, event.header.arg) = (op::SYSCALL, abi::AUDIT, [index, 0, 0]);
+            event.path = path.as_bytes().to_vec();
+        });
+        Alert::from(&alert)
+    };
+    // Of KubeArmor's documentation (getting-started/host_security_policy_examples.md).
+    let rmdir = told(abi::call::X86_64 + 84, "/home/jane-doe");
+    assert_eq!((rmdir.operation.as_str(), rmdir.resource.as_str()), ("Syscall", "/home/jane-doe"));
+    assert_eq!((rmdir.data.as_str(), rmdir.action.as_str(), rmdir.result.as_str()), ("syscall=SYS_RMDIR", "Audit", "Passed"));
+    assert_eq!(rmdir.event_data["Syscall"], "SYS_RMDIR");
+    assert_eq!((rmdir.severity.as_str(), rmdir.process_name.as_str()), ("5", "/bin/bash"));
+    let compat = told(abi::call::I386 + 11, "");
+    assert_eq!((compat.data.as_str(), compat.resource.as_str()), ("syscall=SYS_EXECVE", ""));
+    assert_eq!(compat.process_name, "/bin/bash", "who makes the call, and not what it would become");
+}
+
+#[test]
 fn other_operations_name_their_command_and_their_parent() {
     let rules = rules("KubeArmorPolicy", Action::Block);
     let told = Alert::from(&alert(&rules, Some(ProcessFacts { cwd: Some("/root".to_owned()), ..facts() }), |event| {

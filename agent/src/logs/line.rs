@@ -72,7 +72,7 @@ impl Line {
         process: Option<ProcessFacts>,
     ) -> Line {
         let header = &event.header;
-        let (operation, class) = operation(header.op);
+        let (operation, class) = operation(header.op, header.arg[0]);
         Line {
             schema: ACCESS_SCHEMA,
             time: humantime::format_rfc3339_micros(time).to_string(),

@@ -22,6 +22,8 @@ use crate::control::{AgentStatus, Refusal};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct KernelSample {
     programs: u64,
+    /// System calls of the host that the kernel skipped the program for.
+    missed: u64,
     memory_bytes: u64,
     counts: portcullis_ebpf::abi::Stats,
 }
@@ -67,8 +69,11 @@ fn kernel() -> Result<Option<KernelSample>, portcullis_ebpf::Error> {
         Err(portcullis_ebpf::Error::NotLoaded) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let programs = kernel.programs()?.iter().filter(|program| program.attached).count() as u64;
-    Ok(Some(KernelSample { programs, memory_bytes: kernel.memory()?, counts: kernel.counts()? }))
+    let pinned = kernel.programs()?;
+    let programs = pinned.iter().filter(|program| program.attached).count() as u64;
+    // Security hooks are never skipped.
+    let missed = pinned.iter().map(|program| program.missed).sum();
+    Ok(Some(KernelSample { programs, missed, memory_bytes: kernel.memory()?, counts: kernel.counts()? }))
 }
 
 /// Says once that whoever reaches the address reads the numbers.

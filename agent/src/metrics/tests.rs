@@ -59,10 +59,10 @@ fn agent() -> AgentStatus {
 }
 
 fn sample() -> Sample {
-    let counts = abi::Stats { seq: 21, lost: 22, blocked: 23, audited: 24, unresolved: 25, busy: 26, torn: 27, spare: 0 };
+    let counts = abi::Stats { seq: 21, lost: 22, blocked: 23, audited: 24, unresolved: 25, busy: 26, torn: 27, repeated: 28 };
     Sample {
         agent: agent(),
-        kernel: Some(KernelSample { programs: 37, memory_bytes: 1 << 20, counts }),
+        kernel: Some(KernelSample { programs: 37, missed: 29, memory_bytes: 1 << 20, counts }),
         process: ProcessSample { cpu_seconds: 1.5, resident_bytes: 4096, open_fds: 31 },
     }
 }
@@ -96,6 +96,8 @@ fn every_number_of_a_sample_is_told() {
             "portcullis_decisions_total{verdict=\"audit\"} 24",
             "portcullis_kernel_alerts_total 21",
             "portcullis_kernel_alerts_lost_total 22",
+            "portcullis_kernel_alerts_repeated_total 28",
+            "portcullis_kernel_syscalls_missed_total 29",
             "portcullis_unresolved_paths_total 25",
             "portcullis_denied_for_want_of_memory_total 26",
             "portcullis_repeated_walks_total 27",

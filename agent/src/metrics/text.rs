@@ -90,6 +90,16 @@ impl Once {
         page.counter("portcullis_kernel_alerts", "Alerts that the kernel raised", counts.seq)?;
         page.counter("portcullis_kernel_alerts_lost", "Alerts that found no room on their way from the kernel", counts.lost)?;
         page.counter(
+            "portcullis_kernel_alerts_repeated",
+            "Audited system calls that were counted and raised no alert: the same was told a moment before",
+            counts.repeated,
+        )?;
+        page.counter(
+            "portcullis_kernel_syscalls_missed",
+            "System calls of the host, of anybody, that the kernel skipped the look at while rules name some",
+            kernel.missed,
+        )?;
+        page.counter(
             "portcullis_unresolved_paths",
             "Paths that could not be told; rules that deny, deny them",
             counts.unresolved,

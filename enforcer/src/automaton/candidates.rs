@@ -6,6 +6,9 @@ use portcullis_ebpf::abi;
 use portcullis_policy::decide::precedence;
 use portcullis_policy::meaning::{Action, Class, Object, Posture, Rule, RuleSet};
 
+use super::calls::CallClasses;
+use super::sources::{Source, source_classes};
+
 /// What a rule says for one operation group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdicts {
@@ -27,6 +30,8 @@ pub(super) struct Candidate {
     pub(super) told: u32,
     /// Whether its object is an execname.
     pub(super) is_name: bool,
+    /// The class of calls that its object is one of, counted from 0; `None` where it is about no call.
+    pub(super) calls: Option<u32>,
     /// What it says, by group; `None` where it does not cover the group.
     pub(super) groups: [Option<Verdicts>; abi::GROUPS as usize],
 }
@@ -36,10 +41,12 @@ pub(super) struct Candidate {
 pub(super) struct Candidates {
     /// Path and execname candidates, strongest first.
     pub(super) paths: Vec<Candidate>,
-    /// Network and capability candidates: rule and object, strongest first.
+    /// Candidates without a path: rule and object, strongest first.
     pub(super) others: Vec<(usize, usize)>,
-    /// Source paths with their class. Classes count from 1; 0 is everybody else.
-    pub(super) sources: Vec<(Vec<u8>, u32)>,
+    /// What system calls do to paths: which calls the same rules are about.
+    pub(super) call_classes: CallClasses,
+    /// Sources with their class. Classes count from 1; 0 is everybody else.
+    pub(super) sources: Vec<Source>,
     /// How many source classes there are, 0 included.
     pub(super) classes: usize,
     /// For each rule with sources, the classes it applies to. Empty for a rule without.
@@ -59,16 +66,25 @@ impl Candidates {
         let mut paths = Vec::with_capacity(order.len());
         let mut others = Vec::new();
         let mut by_rank = vec![None; order.len()];
+        let call_classes = CallClasses::of_paths(set);
         // The first rank of each rule since the last execname.
         let mut first: BTreeMap<usize, u32> = BTreeMap::new();
         for (place, candidate) in order.iter().enumerate() {
             let rule = &set.rules[candidate.rule];
-            if matches!(rule.class, Class::Network | Class::Capability) {
-                others.push((candidate.rule, candidate.object));
-                continue;
-            }
+            let object = &rule.objects[candidate.object];
+            let calls = match object {
+                Object::Syscall { call, at: Some(_) } => match call_classes.spoken_for_by(*call) {
+                    Some(class) => Some(class),
+                    None => continue,
+                },
+                Object::Protocol(_) | Object::Capability(_) | Object::Syscall { at: None, .. } => {
+                    others.push((candidate.rule, candidate.object));
+                    continue;
+                }
+                _ => None,
+            };
             let rank = place as u32;
-            let is_name = matches!(rule.objects[candidate.object], Object::ExecName(_));
+            let is_name = matches!(object, Object::ExecName(_));
             let told = if is_name {
                 first.clear();
                 rank
@@ -76,7 +92,7 @@ impl Candidates {
                 *first.entry(candidate.rule).or_insert(rank)
             };
             let groups = [abi::READ, abi::CHANGE, abi::EXEC].map(|group| verdicts(rule, group));
-            let candidate = Candidate { rule: candidate.rule, object: candidate.object, rank, told, is_name, groups };
+            let candidate = Candidate { rule: candidate.rule, object: candidate.object, rank, told, is_name, calls, groups };
             by_rank[place] = Some(candidate);
             paths.push(candidate);
         }
@@ -91,6 +107,7 @@ impl Candidates {
         Candidates {
             paths,
             others,
+            call_classes,
             sources,
             classes,
             classes_of,
@@ -142,6 +159,10 @@ fn verdicts(rule: &Rule, group: u32) -> Option<Verdicts> {
         Class::File => group == abi::READ || group == abi::CHANGE,
         Class::Process => group == abi::EXEC,
         Class::Network | Class::Capability => false,
+        // It audits whatever the rule says, see `portcullis_policy::decide`; its paths are an automaton of their own.
+        Class::Syscall => {
+            return (group == abi::call::CALLED).then_some(Verdicts { owner: abi::AUDIT, other: abi::AUDIT });
+        }
     };
     if !covered {
         return None;
@@ -162,33 +183,4 @@ fn verdicts(rule: &Rule, group: u32) -> Option<Verdicts> {
         (true, Action::Audit) => Verdicts { owner: abi::ALLOW, other: abi::AUDIT },
         (true, _) => Verdicts { owner: abi::ALLOW, other: abi::BLOCK },
     })
-}
-
-type SourceClasses = (Vec<(Vec<u8>, u32)>, usize, Vec<Vec<u32>>);
-
-/// Groups the executables that rules name as sources: those that the same rules name are one class.
-fn source_classes(set: &RuleSet) -> SourceClasses {
-    let mut named: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
-    for (index, rule) in set.rules.iter().enumerate() {
-        for source in &rule.sources {
-            let rules = named.entry(source).or_default();
-            if rules.last() != Some(&index) {
-                rules.push(index);
-            }
-        }
-    }
-    let mut classes: BTreeMap<Vec<usize>, u32> = BTreeMap::new();
-    let mut classes_of = vec![Vec::new(); set.rules.len()];
-    let mut sources = Vec::with_capacity(named.len());
-    for (path, rules) in named {
-        let next = classes.len() as u32 + 1;
-        let class = *classes.entry(rules).or_insert_with_key(|rules| {
-            for &rule in rules {
-                classes_of[rule].push(next);
-            }
-            next
-        });
-        sources.push((path.to_vec(), class));
-    }
-    (sources, classes.len() + 1, classes_of)
 }

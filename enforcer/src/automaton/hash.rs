@@ -3,11 +3,11 @@
 use std::os::unix::ffi::OsStrExt;
 
 use portcullis_ebpf::abi;
-use portcullis_policy::meaning::{Object, Origin, Posture, Rule, RuleSet};
+use portcullis_policy::meaning::{Location, Object, Origin, Posture, Rule, RuleSet};
 use sha2::{Digest, Sha256};
 
 /// Goes up when the same rules would be compiled to other words.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A 128-bit hash of everything in a rule set: the rules in their order (their index is the rule id in events), where each
 /// was written (events name the place), and the postures. And of nothing else but the format of the tables.
@@ -58,9 +58,18 @@ impl Fields {
         self.number(tags.len() as u32);
         tags.iter().for_each(|tag| self.bytes(tag.as_bytes()));
         self.number(sources.len() as u32);
-        sources.iter().for_each(|source| self.bytes(source));
+        sources.iter().for_each(|source| self.location(source));
         self.number(objects.len() as u32);
         objects.iter().for_each(|object| self.object(object));
+    }
+
+    fn location(&mut self, at: &Location) {
+        let (kind, text): (u32, &[u8]) = match at {
+            Location::Path(path) => (0, path),
+            Location::Directory { dir, recursive } => (1 + u32::from(*recursive), dir),
+        };
+        self.number(kind);
+        self.bytes(text);
     }
 
     fn object(&mut self, object: &Object) {
@@ -71,6 +80,11 @@ impl Fields {
             Object::Pattern(glob) => (4, glob.text()),
             Object::Protocol(protocol) => (5, protocol.name().as_bytes()),
             Object::Capability(capability) => (6, capability.name().as_bytes()),
+            Object::Syscall { call, at } => {
+                self.number(7 + u32::from(at.is_some()));
+                self.bytes(call.name().as_bytes());
+                return at.iter().for_each(|at| self.location(at));
+            }
         };
         self.number(kind);
         self.bytes(text);

@@ -6,6 +6,9 @@
 //!                   u32[sources]            start states of last components, if there are execnames
 //!                   u32[sources][KINDS]     if there are network rules
 //!                   u32[sources][CAPS]      if there are capability rules
+//!                   u32[END]                the table of calls, if there are rules on system calls
+//!                   u32[sources][columns]   what is said of calls themselves, if there are such rules
+//!                   u32[sources][classes]   start states of the paths of calls, if there are such rules
 //!                   Decision[decisions]
 //!                   rows of the automaton
 //! ```
@@ -17,6 +20,7 @@ use portcullis_ebpf::abi;
 use portcullis_policy::decide::{Decision, Operation};
 use portcullis_policy::meaning::{Class, RuleSet};
 
+use super::calls::{self, CallClasses};
 use super::candidates::Candidates;
 use super::minimise::Minimal;
 use super::nfa::Nfa;
@@ -89,6 +93,9 @@ impl Compiled {
             decisions: present(self.set.decisions),
             network: present(self.set.network),
             capabilities: present(self.set.capabilities),
+            calls: present(self.set.calls),
+            call_entries: present(self.set.call_entries),
+            call_starts: present(self.set.call_starts),
             ..self.set
         };
         let mut words = self.words.clone();
@@ -100,12 +107,16 @@ impl Compiled {
 
     /// Indexes of all words that hold a state.
     pub(super) fn state_words(&self) -> impl Iterator<Item = usize> + use<> {
-        let table = |index: u32| index as usize..(index as usize + self.set.sources as usize);
-        let name_starts = if self.set.name_starts == 0 { 0..0 } else { table(self.set.name_starts) };
+        let table = |index: u32, row: u32| match index {
+            0 => 0..0,
+            _ => index as usize..(index as usize + self.set.sources as usize * row as usize),
+        };
+        let starts = table(self.set.starts, 1).chain(table(self.set.name_starts, 1));
+        let starts = starts.chain(table(self.set.call_starts, self.set.call_classes));
         let (rows, row_words, end) = (self.rows as usize, self.row_words as usize, self.words.len());
         let next_states = move |row: usize| row + abi::ROW_FIRST_CLASS as usize..row + row_words;
         let rows = (rows..end).step_by(row_words).flat_map(next_states);
-        table(self.set.starts).chain(name_starts).chain(rows)
+        starts.chain(rows)
     }
 
     /// The words with their entry, for evaluation.
@@ -138,6 +149,9 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
     let states = minimal.labels.len();
     let network = tables::network(set, candidates);
     let capabilities = tables::capabilities(set, candidates);
+    let call_columns = CallClasses::of_calls(set);
+    let calls = calls::table(&call_columns, &candidates.call_classes);
+    let call_entries = tables::calls(set, candidates, &call_columns);
 
     let mut words = vec![0; CLASSES_WORDS];
     let columns: &mut [u16] = bytemuck::cast_slice_mut(&mut words);
@@ -148,7 +162,10 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
     let name_starts = starts + minimal.path_starts.len();
     let network_at = name_starts + minimal.name_starts.len();
     let capabilities_at = network_at + network.len();
-    let decisions_at = capabilities_at + capabilities.len();
+    let calls_at = capabilities_at + capabilities.len();
+    let call_entries_at = calls_at + calls.len();
+    let call_starts_at = call_entries_at + call_entries.len();
+    let decisions_at = call_starts_at + minimal.call_starts.len();
     let rows = decisions_at + dfa.decisions.len() * abi::DECISION_WORDS as usize;
     let end = rows + states * row_words;
 
@@ -172,6 +189,9 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
     words.extend(minimal.name_starts.iter().map(|&state| place(state)));
     words.extend(&network);
     words.extend(&capabilities);
+    words.extend(&calls);
+    words.extend(&call_entries);
+    words.extend(minimal.call_starts.iter().map(|&state| place(state)));
     words.extend_from_slice(bytemuck::cast_slice(&dfa.decisions));
     for state in 0..states as u32 {
         let (label, below) = match minimal.labels[state as usize] {
@@ -184,7 +204,7 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
 
     let present = |index: usize, len: usize| if len == 0 { 0 } else { index as u32 };
     let header = abi::Set {
-        flags: flags(parts),
+        flags: flags(parts) | if call_entries.is_empty() { 0 } else { abi::SET_CALLS },
         length: stats.bytes as u32,
         sink: place(minimal.first_sink),
         sources: candidates.classes as u32,
@@ -195,6 +215,11 @@ pub(super) fn lay_out(parts: &Parts<'_>, budget: Budget) -> Result<Compiled, Com
         decisions_len: dfa.decisions.len() as u32,
         network: present(network_at, network.len()),
         capabilities: present(capabilities_at, capabilities.len()),
+        calls: present(calls_at, calls.len()),
+        call_entries: present(call_entries_at, call_entries.len()),
+        call_columns: call_columns.len() as u32,
+        call_starts: present(call_starts_at, minimal.call_starts.len()),
+        call_classes: candidates.call_classes.len() as u32,
         rules: set.rules.len() as u32,
         hash: hash::content_hash(set),
         unmatched: candidates.unmatched.iter().rev().fold(0, |all, verdict| all << 8 | verdict),
@@ -211,8 +236,11 @@ fn flags(parts: &Parts<'_>) -> u32 {
             Class::Process => abi::SET_PROCESS,
             Class::Network => abi::SET_NETWORK,
             Class::Capability => abi::SET_CAPABILITY,
+            // By what of it has tables: a rule may name calls, paths of calls, or both.
+            Class::Syscall => 0,
         };
     }
+    flags |= if parts.candidates.call_classes.len() > 0 { abi::SET_CALL_PATHS } else { 0 };
     if parts.dfa.decisions.iter().any(|decision| blocks(decision) != 0) {
         flags |= abi::SET_BLOCKS_PATHS;
     }

@@ -18,6 +18,7 @@ pub(super) struct Minimal {
     /// The first state that loops to itself on every byte; all after it do too.
     pub(super) first_sink: u32,
     pub(super) path_starts: Vec<u32>,
+    pub(super) call_starts: Vec<u32>,
     pub(super) name_starts: Vec<u32>,
     pub(super) source_start: Option<u32>,
 }
@@ -240,6 +241,7 @@ fn number(dfa: &Dfa, block_of: &[u32]) -> Minimal {
         rows: order.iter().flat_map(|&state| row(state).iter().map(new)).collect(),
         first_sink,
         path_starts: dfa.path_starts.iter().map(new).collect(),
+        call_starts: dfa.call_starts.iter().map(new).collect(),
         name_starts: dfa.name_starts.iter().map(new).collect(),
         source_start: dfa.source_start.as_ref().map(new),
     }
@@ -250,7 +252,7 @@ fn deep_first(dfa: &Dfa, block_of: &[u32], blocks: usize) -> Vec<u32> {
     let mut order = Vec::with_capacity(blocks);
     let mut met = vec![false; blocks];
     // The starts, and last whatever no start leads to.
-    let starts = dfa.path_starts.iter().chain(&dfa.name_starts).chain(&dfa.source_start).copied();
+    let starts = dfa.path_starts.iter().chain(&dfa.call_starts).chain(&dfa.name_starts).chain(&dfa.source_start).copied();
     let mut next: Vec<(usize, u32)> = Vec::new();
     let mut stack = Vec::new();
     for start in starts.chain(0..dfa.labels.len() as u32) {

@@ -5,8 +5,10 @@
 //!
 //! 1. [`candidates`]: every (rule, object) in order of precedence, with what it says for reads, changes and executions;
 //!    the executables that `fromSource` names, grouped into *source classes* that the same rules apply to.
+//!    [`sources`] has the latter, and [`calls`] groups the system calls that the same rules are about.
 //! 2. [`nfa`]: all objects in one trie whose edges are literal bytes and wildcards, so that common prefixes, literal or not,
-//!    exist once. A start state for each source class; execnames and source paths in tries of their own.
+//!    exist once. A start state for each source class; execnames, sources, and the paths of each class of
+//!    system calls in tries of their own.
 //! 3. [`subset`]: determinisation. A state that has entered `/usr/**` forgets all that can no longer win against it.
 //! 4. [`minimise`]: states that decide alike become one. The name of the rule is part of a decision: an alert must tell it.
 //! 5. [`summary`]: what is blocked somewhere, and what everywhere, below a directory: the guard against renames and links.
@@ -17,12 +19,14 @@
 //!
 //! Paths have no slash at their end, but for the root directory, which is nothing else. So its state is one of a kind.
 
+mod calls;
 mod candidates;
 mod hash;
 mod layout;
 mod minimise;
 mod nfa;
 mod pattern;
+mod sources;
 mod stored;
 mod subset;
 mod summary;
@@ -37,6 +41,7 @@ mod refusals;
 use portcullis_ebpf::abi;
 use portcullis_policy::meaning::{MAX_RULES, RuleSet};
 
+pub use calls::call_at;
 pub use hash::content_hash;
 pub use layout::Compiled;
 pub use stored::MAX_STORED_BYTES;

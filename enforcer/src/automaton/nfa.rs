@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use portcullis_ebpf::abi;
-use portcullis_policy::meaning::{Object, RuleSet};
+use portcullis_policy::meaning::{Location, Object, RuleSet};
 
 use super::candidates::{Candidates, NO_RANK, NO_RANKS, Ranks};
 use super::pattern::{ByteSets, Item};
@@ -31,8 +31,8 @@ pub(super) struct Node {
     pub(super) accepts: Ranks,
     /// The strongest that end here or further on.
     pub(super) reaches: Ranks,
-    /// Source class of an executable's path that ends here; 0 for none.
-    pub(super) source: u32,
+    /// Source class of an executable's path that ends here, behind the depth by which it counts before others; 0 for none.
+    pub(super) source: (u32, u32),
     /// Index in [`Candidates::paths`] of the candidate that made this node, or `u32::MAX`.
     pub(super) owner: u32,
     /// Range in [`Nfa::closures`]: this node and those that it reaches without a byte.
@@ -59,6 +59,8 @@ pub(super) struct Nfa {
     /// For each source class, the roots of the tries that apply to it: paths, then execnames.
     pub(super) path_roots: Vec<Vec<u32>>,
     pub(super) name_roots: Vec<Vec<u32>>,
+    /// For each class of calls, the same.
+    pub(super) call_roots: Vec<Vec<Vec<u32>>>,
     /// Root of the trie of source paths.
     pub(super) source_root: Option<u32>,
     /// Whether there are execname candidates.
@@ -72,7 +74,11 @@ impl Nfa {
         for (index, candidate) in candidates.paths.iter().enumerate() {
             let key: &[u32] = &candidates.classes_of[candidate.rule];
             let object = &set.rules[candidate.rule].objects[candidate.object];
-            let trie = if matches!(object, Object::ExecName(_)) { Trie::Names } else { Trie::Paths };
+            let trie = match (candidate.is_name, candidate.calls) {
+                (true, _) => Trie::Names,
+                (false, Some(class)) => Trie::Calls(class),
+                (false, None) => Trie::Paths,
+            };
             let root = builder.root(trie, key);
             builder.owner = index as u32;
             builder.object(root, object)?;
@@ -80,9 +86,12 @@ impl Nfa {
         builder.owner = u32::MAX;
         let source_root = (!candidates.sources.is_empty()).then(|| builder.node(Loop::No));
         if let Some(root) = source_root {
-            for (path, class) in &candidates.sources {
-                let end = builder.literal(root, path)?;
-                builder.nodes[end as usize].source = *class;
+            for source in &candidates.sources {
+                let end = match &source.at {
+                    Location::Path(path) => builder.literal(root, path)?,
+                    Location::Directory { dir, recursive } => builder.below(root, dir, *recursive)?.1,
+                };
+                builder.nodes[end as usize].source = (source.depth, source.class);
             }
         }
         builder.finish(source_root)
@@ -111,6 +120,8 @@ impl Nfa {
 enum Trie {
     Paths,
     Names,
+    /// What calls of a class do to paths.
+    Calls(u32),
 }
 
 struct Builder<'a> {
@@ -136,6 +147,9 @@ impl<'a> Builder<'a> {
         };
         builder.root(Trie::Paths, &[]);
         builder.root(Trie::Names, &[]);
+        for class in 0..candidates.call_classes.len() as u32 {
+            builder.root(Trie::Calls(class), &[]);
+        }
         builder
     }
 
@@ -154,7 +168,7 @@ impl<'a> Builder<'a> {
             looping,
             accepts: NO_RANKS,
             reaches: NO_RANKS,
-            source: 0,
+            source: (0, 0),
             owner: self.owner,
             closure: (0, 0),
             edges: (0, 0),
@@ -190,6 +204,14 @@ impl<'a> Builder<'a> {
         Ok(at)
     }
 
+    /// A directory, and all that is in it.
+    fn below(&mut self, root: u32, dir: &[u8], recursive: bool) -> Result<(u32, u32), CompileError> {
+        let end = self.literal(root, dir)?;
+        let inside = self.child(end, Item::Byte(b'/'))?;
+        let below = if recursive { Item::DoubleStar { at_least_one: false } } else { Item::Star { at_least_one: false } };
+        Ok((end, self.child(inside, below)?))
+    }
+
     fn accept(&mut self, node: u32) {
         let candidate = self.candidates.paths[self.owner as usize];
         for (group, rank) in self.nodes[node as usize].accepts.iter_mut().enumerate() {
@@ -201,17 +223,13 @@ impl<'a> Builder<'a> {
 
     fn object(&mut self, root: u32, object: &Object) -> Result<(), CompileError> {
         match object {
-            Object::Path(bytes) | Object::ExecName(bytes) => {
+            Object::Path(bytes) | Object::ExecName(bytes) | Object::Syscall { at: Some(Location::Path(bytes)), .. } => {
                 let end = self.literal(root, bytes)?;
                 self.accept(end);
             }
-            Object::Directory { dir, recursive } => {
-                let end = self.literal(root, dir)?;
+            Object::Directory { dir, recursive } | Object::Syscall { at: Some(Location::Directory { dir, recursive }), .. } => {
+                let (end, below) = self.below(root, dir, *recursive)?;
                 self.accept(end);
-                let inside = self.child(end, Item::Byte(b'/'))?;
-                let below =
-                    if *recursive { Item::DoubleStar { at_least_one: false } } else { Item::Star { at_least_one: false } };
-                let below = self.child(inside, below)?;
                 self.accept(below);
             }
             Object::Pattern(glob) => {
@@ -220,7 +238,7 @@ impl<'a> Builder<'a> {
                     self.accept(end);
                 }
             }
-            Object::Protocol(_) | Object::Capability(_) => {}
+            Object::Protocol(_) | Object::Capability(_) | Object::Syscall { at: None, .. } => {}
         }
         Ok(())
     }
@@ -292,9 +310,23 @@ impl<'a> Builder<'a> {
             by_class
         };
         let (path_roots, name_roots) = (roots(Trie::Paths), roots(Trie::Names));
+        let call_roots = (0..self.candidates.call_classes.len() as u32).map(|class| roots(Trie::Calls(class))).collect();
         let has_names = name_roots.iter().flatten().any(|&root| nodes[root as usize].reaches[abi::EXEC as usize] != NO_RANK);
         let slash = class_of[usize::from(b'/')];
-        Ok(Nfa { nodes, closures, edges, wide, class_of, classes, slash, path_roots, name_roots, source_root, has_names })
+        Ok(Nfa {
+            nodes,
+            closures,
+            edges,
+            wide,
+            class_of,
+            classes,
+            slash,
+            path_roots,
+            name_roots,
+            call_roots,
+            source_root,
+            has_names,
+        })
     }
 
     /// Bytes that no rule tells apart are one class. A byte that some rule has literally is alone in its class.

@@ -7,8 +7,9 @@ use portcullis_ebpf::abi;
 use portcullis_policy::capability::Capability;
 use portcullis_policy::decide::{Operation, Subject, decide};
 use portcullis_policy::glob::Glob;
-use portcullis_policy::meaning::{Action, Class, Object, Origin, Posture, Postures, Rule, RuleSet};
+use portcullis_policy::meaning::{Action, Class, Location, Object, Origin, Posture, Postures, Rule, RuleSet};
 use portcullis_policy::network::{Protocol, SocketKind};
+use portcullis_policy::syscall::Syscall;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -92,6 +93,7 @@ fn objects(class: Class) -> BoxedStrategy<Vec<Object>> {
         Class::File => prop::collection::vec(object(), 1..3).boxed(),
         Class::Process => prop::collection::vec(prop_oneof![3 => object(), 1 => name()], 1..3).boxed(),
         Class::Network => prop::collection::vec(select(&Protocol::ALL[..]).prop_map(Object::Protocol), 1..3).boxed(),
+        Class::Syscall => prop::collection::vec(call(), 1..4).boxed(),
         Class::Capability => {
             let all: Vec<Capability> = Capability::all().collect();
             prop::collection::vec(select(all).prop_map(Object::Capability), 1..3).boxed()
@@ -99,18 +101,41 @@ fn objects(class: Class) -> BoxedStrategy<Vec<Object>> {
     }
 }
 
+const CALLS: &[&str] = &["unlink", "rmdir", "openat", "execve"];
+
+fn named(name: &str) -> Syscall {
+    name.parse().unwrap()
+}
+
+fn location() -> impl Strategy<Value = Location> {
+    let dir = |dirs: &'static [&'static str]| {
+        (select(dirs), any::<bool>()).prop_map(|(dir, recursive)| Location::Directory { dir: dir.as_bytes().to_vec(), recursive })
+    };
+    prop_oneof![path().prop_map(Location::Path), dir(DIRS)]
+}
+
+fn call() -> impl Strategy<Value = Object> {
+    (select(CALLS), prop::option::weighted(0.7, location())).prop_map(|(name, at)| Object::Syscall { call: named(name), at })
+}
+
+fn sources(class: Class) -> BoxedStrategy<Vec<Location>> {
+    let path = || select(SOURCES).prop_map(|source| Location::Path(source.as_bytes().to_vec()));
+    let source = if class == Class::Syscall { prop_oneof![path(), location()].boxed() } else { path().boxed() };
+    prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(source, 1..3)].boxed()
+}
+
 fn rule() -> impl Strategy<Value = Rule> {
     let class = prop_oneof![
-        4 => Just(Class::File), 4 => Just(Class::Process), 1 => Just(Class::Network), 1 => Just(Class::Capability)
-    ];
-    let sources = prop_oneof![
-        2 => Just(Vec::new()),
-        1 => prop::collection::vec(select(SOURCES).prop_map(|source| source.as_bytes().to_vec()), 1..3),
+        4 => Just(Class::File),
+        4 => Just(Class::Process),
+        1 => Just(Class::Network),
+        1 => Just(Class::Capability),
+        3 => Just(Class::Syscall),
     ];
     let action = select(vec![Action::Allow, Action::Audit, Action::Block]);
-    let body = class.prop_flat_map(|class| (Just(class), objects(class)));
-    (body, sources, action, prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0u32..1000).prop_map(
-        |((class, objects), sources, action, read_only, owner_only, line)| Rule {
+    let body = class.prop_flat_map(|class| (Just(class), objects(class), sources(class)));
+    (body, action, prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0u32..1000).prop_map(
+        |((class, objects, sources), action, read_only, owner_only, line)| Rule {
             origin: Origin {
                 kind: "KubeArmorPolicy".into(),
                 namespace: "".into(),
@@ -161,7 +186,8 @@ fn agree(
         Operation::Exec { path: Some(path), unlinked: true },
         Operation::Exec { path: None, unlinked: true },
     ];
-    for operation in operations {
+    let calls = CALLS.iter().map(|name| Operation::Syscall { call: named(name), path: Some(path) });
+    for operation in operations.into_iter().chain(calls) {
         for owner in [false, true] {
             let model = decide(set, &Subject { exe, owner }, &operation);
             assert_eq!(evaluate(owner, &operation), model, "{operation:?} by {exe:?}, owner: {owner}");
@@ -197,7 +223,8 @@ proptest! {
         let compiled = compiled(&set);
         let subject = Subject { exe: exe.as_deref(), owner: false };
         let sockets = SocketKind::ALL.map(|kind| Operation::Socket(kind.example()));
-        for operation in sockets.into_iter().chain(Capability::all().map(Operation::Capability)) {
+        let calls = CALLS.iter().map(|name| Operation::Syscall { call: named(name), path: None });
+        for operation in sockets.into_iter().chain(Capability::all().map(Operation::Capability)).chain(calls) {
             prop_assert_eq!(compiled.evaluate(subject.exe, false, &operation), decide(&set, &subject, &operation));
         }
     }
@@ -250,6 +277,7 @@ proptest! {
             rows: minimal.rows.clone(),
             decisions: dfa.decisions.clone(),
             path_starts: minimal.path_starts.clone(),
+            call_starts: minimal.call_starts.clone(),
             name_starts: minimal.name_starts.clone(),
             source_start: minimal.source_start,
             contributors: Vec::new(),

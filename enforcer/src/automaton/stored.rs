@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::layout::CLASSES_WORDS;
 use super::{Compiled, Stats};
 
-const MAGIC: &[u8; 8] = b"PCSET\x02\0\0";
+const MAGIC: &[u8; 8] = b"PCSET\x03\0\0";
 const CHECKSUM_BYTES: usize = 32;
 const STATS_WORDS: usize = 6;
 /// Everything before the words.
@@ -91,6 +91,10 @@ impl Compiled {
             && table(self.set.name_starts, sources, 1)
             && table(self.set.network, sources, abi::KINDS)
             && table(self.set.capabilities, sources, abi::CAPS)
+            && table(self.set.calls, 1, abi::call::END)
+            && table(self.set.call_entries, sources, self.set.call_columns)
+            && table(self.set.call_starts, sources, self.set.call_classes)
+            && self.calls_are_sound()
             && self.set.decisions != 0
             && table(self.set.decisions, self.set.decisions_len, abi::DECISION_WORDS);
         if !tables {
@@ -109,6 +113,23 @@ impl Compiled {
             && (self.set.source_start == 0 || is_state(self.set.source_start))
             && self.state_words().all(|index| is_state(self.words[index]))
             && self.words[self.rows as usize..].chunks_exact(self.row_words as usize).all(is_column)
+    }
+}
+
+impl Compiled {
+    /// Whether the table of calls, where there is one, names columns and classes that there are.
+    fn calls_are_sound(&self) -> bool {
+        let abi::Set { calls, call_entries, call_columns, call_starts, call_classes, .. } = self.set;
+        // The kernel looks into them by these flags alone.
+        let has = |flag: u32| self.set.flags & flag != 0;
+        let flagged = (!has(abi::SET_CALLS) || call_entries != 0) && (!has(abi::SET_CALL_PATHS) || call_starts != 0);
+        if calls == 0 {
+            return flagged && call_entries == 0 && call_starts == 0;
+        }
+        let words = &self.words[calls as usize..][..abi::call::END as usize];
+        let columns = if call_entries == 0 { 0 } else { call_columns };
+        let classes = if call_starts == 0 { 0 } else { call_classes };
+        flagged && words.iter().all(|&word| abi::call::column(word) <= columns && abi::call::paths(word) <= classes)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use portcullis_ebpf::abi;
-use portcullis_policy::meaning::{Object, RuleSet};
+use portcullis_policy::meaning::{Location, Object, RuleSet};
 
 use super::candidates::{Candidates, NO_RANK, NO_RANKS, Ranks};
 use super::nfa::{Loop, Nfa};
@@ -42,6 +42,8 @@ pub(super) struct Dfa {
     pub(super) decisions: Vec<abi::Decision>,
     /// For each source class, where paths start.
     pub(super) path_starts: Vec<u32>,
+    /// For each source class, and in it for each class of calls, where the paths of calls start.
+    pub(super) call_starts: Vec<u32>,
     /// For each source class, where last components start. Empty without execnames.
     pub(super) name_starts: Vec<u32>,
     /// Where the path of an executable starts that is to be told its source class.
@@ -63,7 +65,7 @@ pub(super) fn determinise(set: &RuleSet, candidates: &Candidates, nfa: &Nfa, bud
     }
     let contributors = builder.contributors(set);
     let Builder { labels, rows, decisions, .. } = builder;
-    let (path_starts, name_starts, source_start) = starts;
+    let Starts { path_starts, call_starts, name_starts, source_start } = starts;
     Ok(Dfa {
         classes: nfa.classes,
         slash: usize::from(nfa.slash) - abi::ROW_FIRST_CLASS as usize,
@@ -71,18 +73,21 @@ pub(super) fn determinise(set: &RuleSet, candidates: &Candidates, nfa: &Nfa, bud
         rows,
         decisions,
         path_starts,
+        call_starts,
         name_starts,
         source_start,
         contributors,
     })
 }
 
-/// The three automata that share the table.
+/// The automata that share the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Domain {
     Paths,
     Names,
     Sources,
+    /// What system calls do to paths. One automaton: its classes of calls are start states, and no path leads from one to another.
+    Calls,
 }
 
 /// Which budget was exceeded.
@@ -91,7 +96,12 @@ enum Over {
     Steps,
 }
 
-type Starts = (Vec<u32>, Vec<u32>, Option<u32>);
+struct Starts {
+    path_starts: Vec<u32>,
+    call_starts: Vec<u32>,
+    name_starts: Vec<u32>,
+    source_start: Option<u32>,
+}
 
 struct Builder<'a> {
     candidates: &'a Candidates,
@@ -108,7 +118,7 @@ struct Builder<'a> {
     decisions: Vec<abi::Decision>,
     decision_ids: HashMap<abi::Decision, u32>,
     by_ranks: HashMap<(Ranks, bool), u32>,
-    /// By source class, which is also the number of the start state: the label of the root directory.
+    /// By the number of the start state, of paths and of calls: the label of the root directory.
     roots: Vec<Label>,
 }
 
@@ -137,24 +147,16 @@ impl<'a> Builder<'a> {
 
     fn starts(&mut self, set: &RuleSet) -> Result<Starts, Over> {
         let at_root = self.root_candidates(set);
+        let nfa = self.nfa;
         let mut path_starts = Vec::with_capacity(self.candidates.classes);
+        let mut call_starts = Vec::with_capacity(self.candidates.classes * nfa.call_roots.len());
+        for (class, roots) in (0u32..).zip(&nfa.path_roots) {
+            path_starts.push(self.start(set, Domain::Paths, roots, class, &at_root, None)?);
+        }
         for class in 0..self.candidates.classes as u32 {
-            let nodes = self.closed(&self.nfa.path_roots[class as usize]);
-            // The root's slash leads to a state that nothing else leads to: there the root itself is decided.
-            let mut ranks = NO_RANKS;
-            for &index in &at_root {
-                let candidate = &self.candidates.paths[index];
-                if self.candidates.applies(set, candidate.rule, class) {
-                    for (group, rank) in ranks.iter_mut().enumerate() {
-                        if candidate.groups[group].is_some() {
-                            *rank = candidate.rank.min(*rank);
-                        }
-                    }
-                }
+            for (calls, roots) in (0u32..).zip(&nfa.call_roots) {
+                call_starts.push(self.start(set, Domain::Calls, &roots[class as usize], class, &at_root, Some(calls))?);
             }
-            let root = Label::Root(self.decision(ranks, true));
-            path_starts.push(self.add(Domain::Paths, &nodes, Label::Decision(0))?);
-            self.roots.push(root);
         }
         let mut name_starts = Vec::new();
         if self.nfa.has_names {
@@ -168,7 +170,37 @@ impl<'a> Builder<'a> {
             Some(root) => Some(self.add(Domain::Sources, &[root], Label::Source(0))?),
             None => None,
         };
-        Ok((path_starts, name_starts, source_start))
+        Ok(Starts { path_starts, call_starts, name_starts, source_start })
+    }
+
+    /// Where paths start for a source class. The root's slash leads to a state that nothing else leads to: there the root itself is
+    /// decided.
+    fn start(
+        &mut self,
+        set: &RuleSet,
+        domain: Domain,
+        roots: &[u32],
+        class: u32,
+        at_root: &[usize],
+        calls: Option<u32>,
+    ) -> Result<u32, Over> {
+        let nodes = self.closed(roots);
+        let mut ranks = NO_RANKS;
+        for &index in at_root {
+            let candidate = &self.candidates.paths[index];
+            if candidate.calls == calls && self.candidates.applies(set, candidate.rule, class) {
+                for (group, rank) in ranks.iter_mut().enumerate() {
+                    if candidate.groups[group].is_some() {
+                        *rank = candidate.rank.min(*rank);
+                    }
+                }
+            }
+        }
+        let root = Label::Root(self.decision(ranks, domain == Domain::Paths));
+        let here = self.decision(NO_RANKS, domain == Domain::Paths);
+        let state = self.add(domain, &nodes, Label::Decision(here))?;
+        self.roots.push(root);
+        Ok(state)
     }
 
     /// The path candidates that cover `/` itself.
@@ -177,7 +209,8 @@ impl<'a> Builder<'a> {
             Object::Path(path) => path == b"/",
             Object::Directory { dir, .. } => dir.is_empty(),
             Object::Pattern(glob) => glob.matches(b"/"),
-            Object::ExecName(_) | Object::Protocol(_) | Object::Capability(_) => false,
+            Object::Syscall { at: Some(at), .. } => at.covers(b"/"),
+            Object::ExecName(_) | Object::Protocol(_) | Object::Capability(_) | Object::Syscall { at: None, .. } => false,
         };
         let all = self.candidates.paths.iter().enumerate();
         all.filter(|(_, c)| covers(&set.rules[c.rule].objects[c.object])).map(|(index, _)| index).collect()
@@ -222,7 +255,7 @@ impl<'a> Builder<'a> {
             if !named.iter().any(|&(class, _)| class == slash) {
                 next.clone_from(&everywhere);
                 let target = match self.roots.get(state) {
-                    Some(&label) => self.enter_root(&mut next, label)?,
+                    Some(&label) => self.enter_root(domain, &mut next, label)?,
                     None => self.go(domain, &mut next)?,
                 };
                 self.rows[row + usize::from(slash) - abi::ROW_FIRST_CLASS as usize] = target;
@@ -234,7 +267,7 @@ impl<'a> Builder<'a> {
                     next.extend_from_slice(nfa.closure(target));
                 }
                 let target = match self.roots.get(state) {
-                    Some(&label) if class == slash => self.enter_root(&mut next, label)?,
+                    Some(&label) if class == slash => self.enter_root(domain, &mut next, label)?,
                     _ => self.go(domain, &mut next)?,
                 };
                 self.rows[row + usize::from(class) - abi::ROW_FIRST_CLASS as usize] = target;
@@ -246,11 +279,11 @@ impl<'a> Builder<'a> {
     }
 
     /// The state after the root's slash, apart from all others.
-    fn enter_root(&mut self, nodes: &mut Vec<u32>, label: Label) -> Result<u32, Over> {
+    fn enter_root(&mut self, domain: Domain, nodes: &mut Vec<u32>, label: Label) -> Result<u32, Over> {
         nodes.sort_unstable();
         nodes.dedup();
         self.prune(nodes);
-        self.add(Domain::Paths, nodes, label)
+        self.add(domain, nodes, label)
     }
 
     /// The state of these nodes, after taking away what cannot matter any more.
@@ -269,7 +302,7 @@ impl<'a> Builder<'a> {
         if let Some(&state) = self.known.get(&key) {
             return Ok(state);
         }
-        let (mut ranks, mut source) = (NO_RANKS, 0);
+        let (mut ranks, mut source) = (NO_RANKS, (0, 0));
         for &node in nodes.iter() {
             let node = &self.nfa.nodes[node as usize];
             for (mine, theirs) in ranks.iter_mut().zip(node.accepts) {
@@ -279,8 +312,8 @@ impl<'a> Builder<'a> {
         }
         let label = match domain {
             Domain::Paths => Label::Decision(self.decision(ranks, true)),
-            Domain::Names => Label::Decision(self.decision(ranks, false)),
-            Domain::Sources => Label::Source(source),
+            Domain::Names | Domain::Calls => Label::Decision(self.decision(ranks, false)),
+            Domain::Sources => Label::Source(source.1),
         };
         let state = self.add(domain, nodes, label)?;
         self.known.insert(key, state);
@@ -383,5 +416,8 @@ fn written(object: &Object) -> String {
         Object::Pattern(glob) => glob.text().escape_ascii().to_string(),
         Object::Protocol(protocol) => protocol.name().to_owned(),
         Object::Capability(capability) => capability.name().to_owned(),
+        Object::Syscall { call, at: None } => call.name().to_owned(),
+        Object::Syscall { call, at: Some(Location::Path(path)) } => format!("{call} {}", path.escape_ascii()),
+        Object::Syscall { call, at: Some(Location::Directory { dir, .. }) } => format!("{call} {}/", dir.escape_ascii()),
     }
 }

@@ -1,9 +1,10 @@
-//! The network and capability tables: by source class, then by socket kind or capability.
+//! The tables of what has no path: by source class, then by socket kind, capability or class of system calls.
 
 use portcullis_ebpf::abi;
 use portcullis_policy::meaning::{Action, Class, Object, RuleSet};
 use portcullis_policy::network::SocketKind;
 
+use super::calls::CallClasses;
 use super::candidates::Candidates;
 
 /// What both tables have for nothing: no verdict, no rule.
@@ -36,6 +37,14 @@ pub(super) fn capabilities(set: &RuleSet, candidates: &Candidates) -> Vec<u32> {
     })
 }
 
+/// `u32[sources][columns]`, a column for each class of calls; empty without rules on calls themselves.
+pub(super) fn calls(set: &RuleSet, candidates: &Candidates, columns: &CallClasses) -> Vec<u32> {
+    fill(set, candidates, Class::Syscall, &vec![NOTHING; columns.len()], |object| match object {
+        Object::Syscall { call, at: None } => columns.spoken_for_by(*call).map(|class| class as usize).into_iter().collect(),
+        _ => Vec::new(),
+    })
+}
+
 fn posture(verdict: u32) -> u32 {
     if verdict == abi::NONE { NOTHING } else { verdict | abi::RULE_POSTURE << 16 }
 }
@@ -57,6 +66,8 @@ fn fill(
     for &&(index, object) in &of_class {
         let rule = &set.rules[index];
         let verdict = match rule.action {
+            // Whatever it says, see `portcullis_policy::decide`.
+            _ if class == Class::Syscall => abi::AUDIT,
             Action::Allow => abi::ALLOW,
             Action::Audit => abi::AUDIT,
             Action::Block => abi::BLOCK,

@@ -3,6 +3,7 @@
 use portcullis_ebpf::abi;
 use portcullis_policy::decide::{Cause, Decision, Operation, Verdict};
 use portcullis_policy::network::SocketKind;
+use portcullis_policy::syscall::Syscall;
 
 /// A segment and the entry of a set in it.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +39,7 @@ impl<'a> View<'a> {
             Operation::Capability(capability) => {
                 self.entry(self.set.capabilities, source, abi::CAPS, u32::from(capability.number()))
             }
+            Operation::Syscall { call, path } => self.call(source, call, path),
         }
     }
 
@@ -118,6 +120,23 @@ impl<'a> View<'a> {
     fn unmatched_exec(&self) -> Decision {
         let verdict = self.set.unmatched >> (8 * abi::EXEC) & 0xff;
         told(verdict, if verdict == abi::NONE { abi::RULE_NONE } else { abi::RULE_POSTURE })
+    }
+
+    /// A call itself, or its use of a path.
+    fn call(&self, source: u32, made: Syscall, path: Option<&[u8]>) -> Decision {
+        let nothing = told(abi::NONE, abi::RULE_NONE);
+        if self.set.calls == 0 {
+            return nothing;
+        }
+        let word = self.word(self.set.calls + abi::call::X86_64 + u32::from(made.number()));
+        match (path, abi::call::column(word).checked_sub(1), abi::call::paths(word).checked_sub(1)) {
+            (None, Some(column), _) => self.entry(self.set.call_entries, source, self.set.call_columns, column),
+            (Some(path), _, Some(class)) => {
+                let start = self.word(self.set.call_starts + source * self.set.call_classes + class);
+                self.told(self.decision(self.walk(start, path)).op[abi::call::CALLED as usize], false)
+            }
+            _ => nothing,
+        }
     }
 
     fn entry(&self, table: u32, source: u32, row: u32, column: u32) -> Decision {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::tree::Tree;
-use super::{Case, DEFAULT_POSTURE, Expectation, FileCall, Op};
+use super::{Case, DEFAULT_POSTURE, Expectation, FileCall, Op, keeps_last_link};
 use crate::decide::{Cause, Operation, Subject, Verdict, decide};
 use crate::links::through_links;
 use crate::meaning::{Origin, RuleSet};
@@ -93,6 +93,12 @@ impl Model<'_> {
             Op::Memfd => self.ask(&Operation::Exec { path: None, unlinked: false }, true),
             Op::Socket(_, socket) => self.ask(&Operation::Socket(*socket), false),
             Op::Capability(capability) => self.ask(&Operation::Capability(*capability), false),
+            Op::Syscall { call, path, to, .. } => {
+                let paths = [path, to].into_iter().flatten().map(|path| self.tree.walk(path, keeps_last_link(*call)));
+                let used = paths.map(|path| self.ask(&Operation::Syscall { call: *call, path: Some(&path) }, false));
+                let itself = || self.ask(&Operation::Syscall { call: *call, path: None }, false);
+                used.into_iter().find(|outcome| outcome.verdict != Verdict::Allow).unwrap_or_else(itself)
+            }
         }
     }
 

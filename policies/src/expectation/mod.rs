@@ -17,6 +17,7 @@
 //!   - {name: as the app, source: /opt/app, uid: 1000, op: connect, socket: {family: inet, type: stream}, expect: allow}
 //!   - {name: moved away, op: rename, path: /etc/key, to: /tmp/key, expect: block}
 //!   - {name: chroot, op: capability, capability: sys_chroot, expect: allow}
+//!   - {name: as a 32-bit program would, op: syscall, syscall: rmdir, abi: i386, path: /home/ann, expect: audit}
 //! ```
 //!
 //! A file may hold several documents, apart by `---`. Paths may pass through links that `files` declares; `pathHex` is a path
@@ -39,6 +40,7 @@ use crate::meaning::Postures;
 use crate::network::Socket;
 use crate::policy::Policy;
 use crate::select::{ContainerFacts, Selection, select};
+use crate::syscall::{PathSeen, Syscall};
 
 pub use evaluate::{Outcome, Reason};
 
@@ -154,6 +156,27 @@ pub enum Op {
     Socket(SocketCall, Socket),
     /// Use of a capability.
     Capability(Capability),
+    /// A system call.
+    Syscall {
+        /// Which.
+        call: Syscall,
+        /// How it is entered.
+        abi: Abi,
+        /// What it is about.
+        path: Option<Vec<u8>>,
+        /// The second name, of those that take two.
+        to: Option<Vec<u8>>,
+    },
+}
+
+/// How a system call is entered. It is the same call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Abi {
+    /// `syscall`.
+    #[default]
+    X86_64,
+    /// `int 0x80`.
+    I386,
 }
 
 /// File operations.
@@ -257,6 +280,12 @@ impl SocketCall {
     }
 }
 
+/// Whether a system call is about the name itself, and so does not follow a link in the last component.
+#[must_use]
+pub fn keeps_last_link(call: Syscall) -> bool {
+    call.path_seen() == PathSeen::Name || matches!(call.name(), "lchown" | "lsetxattr" | "lremovexattr")
+}
+
 impl Op {
     /// As cases write it.
     pub fn name(&self) -> &'static str {
@@ -267,6 +296,7 @@ impl Op {
             Op::Memfd => "memfd",
             Op::Socket(call, _) => call.name(),
             Op::Capability(_) => "capability",
+            Op::Syscall { .. } => "syscall",
         }
     }
 }

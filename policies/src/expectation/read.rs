@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::network::{FAMILIES, PROTOCOLS, TYPES};
-use super::{Case, Expectation, File, FileCall, FileKind, MAX_CASES, MAX_ENTRIES, Only, Op, SocketCall};
+use super::{Abi, Case, Expectation, File, FileCall, FileKind, MAX_CASES, MAX_ENTRIES, Only, Op, SocketCall};
 use crate::decide::Verdict;
 use crate::diagnostic::{Diagnostic, Position, file_name, quote};
 use crate::meaning::{Posture, Postures};
@@ -158,7 +158,22 @@ impl Reader {
     }
 
     fn case(&mut self, node: &Node, field: String) -> Option<Case> {
-        let known = ["name", "source", "uid", "op", "path", "pathHex", "to", "socket", "capability", "expect", "rule", "only"];
+        let known = [
+            "name",
+            "source",
+            "uid",
+            "op",
+            "path",
+            "pathHex",
+            "to",
+            "socket",
+            "capability",
+            "syscall",
+            "abi",
+            "expect",
+            "rule",
+            "only",
+        ];
         let map = self.map(node, field, &known)?;
         let name = self.require(&map, "name", "name the case by what it shows")?.to_owned();
         let verdicts = [("allow", Verdict::Allow), ("audit", Verdict::Audit), ("block", Verdict::Block)];
@@ -186,9 +201,15 @@ impl Reader {
             Memfd,
             Socket(SocketCall),
             Capability,
+            Syscall,
         }
-        let mut words =
-            vec![("exec", Kind::Exec), ("exec-deleted", Kind::Deleted), ("memfd", Kind::Memfd), ("capability", Kind::Capability)];
+        let mut words = vec![
+            ("exec", Kind::Exec),
+            ("exec-deleted", Kind::Deleted),
+            ("memfd", Kind::Memfd),
+            ("capability", Kind::Capability),
+            ("syscall", Kind::Syscall),
+        ];
         words.extend(FileCall::ALL.map(|call| (call.name(), Kind::File(call))));
         words.extend(SocketCall::ALL.map(|call| (call.name(), Kind::Socket(call))));
         self.require(map, "op", "write `op: read`, `exec`, `connect` …")?;
@@ -208,6 +229,7 @@ impl Reader {
             Kind::Deleted => Op::ExecDeleted(self.path(map, "path")?),
             Kind::Memfd => Op::Memfd,
             Kind::Socket(call) => Op::Socket(call, self.socket(map)?),
+            Kind::Syscall => self.syscall(map)?,
             Kind::Capability => {
                 let text = self.require(map, "capability", "write `capability: net_raw`")?;
                 match text.parse() {
@@ -220,6 +242,23 @@ impl Reader {
                 }
             }
         })
+    }
+
+    fn syscall(&mut self, map: &Map<'_>) -> Option<Op> {
+        let text = self.require(map, "syscall", "write `syscall: unlink`")?;
+        let call = match text.parse() {
+            Ok(call) => call,
+            Err(error) => {
+                let error: crate::syscall::UnknownSyscall = error;
+                self.error_at(map, "syscall", error.to_string(), "see syscalls(2)");
+                return None;
+            }
+        };
+        let abi = self.word(map, "abi", &[("x86-64", Abi::X86_64), ("i386", Abi::I386)]).unwrap_or_default();
+        let has_path = map.node.get("path").is_some() || map.node.get("pathHex").is_some();
+        let path = if has_path { Some(self.path(map, "path")?) } else { None };
+        let to = if map.node.get("to").is_some() { Some(self.path(map, "to")?) } else { None };
+        Some(Op::Syscall { call, abi, path, to })
     }
 
     fn socket(&mut self, map: &Map<'_>) -> Option<Socket> {

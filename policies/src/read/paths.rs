@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::fields::{Fields, text};
 use crate::glob::Glob;
+use crate::meaning::Location;
 use crate::path::{self, PathKind};
 use crate::written::{Limits, Target};
 use crate::yaml::Node;
@@ -103,19 +104,65 @@ pub(super) fn limits(fields: &Fields<'_>) -> Limits {
     for (node, field) in fields.list("fromSource") {
         let Some(source) = Fields::open(cx, node, field, &["path"], false) else { continue };
         if let Some(node) = source.require("path", "write `path: /…`: the executable that performs the operation") {
-            sources.extend(path(cx, node, &source.field("path"), PathKind::File, false));
+            sources.extend(path(cx, node, &source.field("path"), PathKind::File, false).map(Location::Path));
         }
     }
-    // A rule that was meant for some sources must not become one for all: an empty list is more likely an accident.
+    warn_of_no_source(fields);
+    Limits { sources, owner_only: fields.flag("ownerOnly").unwrap_or(false) }
+}
+
+/// `fromSource` of `syscalls`, which takes directories too.
+pub(super) fn sources_of_calls(fields: &Fields<'_>) -> Limits {
+    let cx = fields.cx;
+    let mut sources = Vec::new();
+    for (node, field) in fields.list("fromSource") {
+        let Some(source) = Fields::open(cx, node, field, &["path", "dir", "recursive"], false) else { continue };
+        match (source.get("path"), source.get("dir")) {
+            (Some(_), None) => sources.extend(location(&source, "path")),
+            (None, Some(node)) => {
+                let recursive = source.flag("recursive").unwrap_or(false);
+                let dir = path(cx, node, &source.field("dir"), PathKind::Directory, recursive);
+                sources.extend(dir.map(|dir| Location::Directory { dir, recursive }));
+            }
+            (Some(_), Some(node)) => {
+                let help = "write `- path: …` and `- dir: …` as two elements of the list";
+                cx.error(node.at, &source.field("dir"), "both `path` and `dir` are given", help);
+            }
+            (None, None) => cx.error(node.at, &source.path, "`path` is missing", "write `path: /…` or `dir: /…/`"),
+        }
+    }
+    warn_of_no_source(fields);
+    Limits { sources, owner_only: false }
+}
+
+/// `path` of `syscalls`, which is a directory where it ends with a slash, and `recursive`.
+pub(super) fn location(fields: &Fields<'_>, name: &str) -> Option<Location> {
+    let recursive = fields.flag("recursive").unwrap_or(false);
+    let node = fields.get(name)?;
+    let field = fields.field(name);
+    let found = path(fields.cx, node, &field, PathKind::Either, recursive)?;
+    if node.text().is_some_and(|text| text.ends_with('/')) {
+        return Some(Location::Directory { dir: found, recursive });
+    }
+    if recursive {
+        let shown = String::from_utf8_lossy(&found);
+        let help = format!("it is taken as the directory `{shown}/`; write that, or remove `recursive`");
+        fields.cx.warn(node.at, &field, "`recursive` is given with a path that does not end with `/`", help);
+        return Some(Location::Directory { dir: found, recursive });
+    }
+    Some(Location::Path(found))
+}
+
+/// A rule that was meant for some sources must not become one for all: an empty list is more likely an accident.
+fn warn_of_no_source(fields: &Fields<'_>) {
     if let Some(node) = fields.get("fromSource")
         && matches!(&node.value, crate::yaml::Value::Sequence(items) if items.is_empty())
     {
-        cx.warn(
+        fields.cx.warn(
             node.at,
             &fields.field("fromSource"),
             "`fromSource` is empty",
             "the rule holds for every executable; remove the field, or name some",
         );
     }
-    Limits { sources, owner_only: fields.flag("ownerOnly").unwrap_or(false) }
 }

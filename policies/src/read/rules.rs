@@ -7,11 +7,11 @@ use super::fields::Fields;
 use super::paths;
 use crate::capability::Capability;
 use crate::diagnostic::quote;
-use crate::meaning::Action;
+use crate::meaning::{Action, Location};
 use crate::network::Protocol;
-use crate::path::PathKind;
+use crate::suggest;
+use crate::syscall::Syscall;
 use crate::written::{Item, Kind, Limits, Match, PRESETS, Preset, Section, Target};
-use crate::{suggest, syscall};
 
 /// A `match…` list: its name, the fields of its elements, and how one is read.
 type List<'a> = (&'a str, &'a [&'a str], &'a dyn Fn(&Fields<'_>) -> Option<Match>);
@@ -42,7 +42,7 @@ pub(super) fn section(spec: &Fields<'_>, name: &str, kind: Kind) -> Option<Secti
     let protocols = |f: &Fields<'_>| protocols(f, host);
     let dns = |f: &Fields<'_>| dns(f);
     let capabilities = |f: &Fields<'_>| capabilities(f, host);
-    let syscalls = |f: &Fields<'_>| Some(Match::Syscalls(syscalls(f)));
+    let syscalls = |f: &Fields<'_>| syscalls(f, None);
     let syscall_paths = |f: &Fields<'_>| syscall_paths(f);
     let device = |f: &Fields<'_>| device(f);
     let lists: &[List<'_>] = match name {
@@ -143,30 +143,27 @@ fn dns(fields: &Fields<'_>) -> Option<Match> {
     (!domains.is_empty()).then(|| Match::Dns(domains.into_iter().map(str::to_owned).collect()))
 }
 
-fn syscalls(fields: &Fields<'_>) -> Vec<String> {
-    if fields.require("syscall", "write `syscall: [unlink, rmdir]`").is_none() {
-        return Vec::new();
-    }
+/// A rule on system calls; with `at` on what they do there.
+fn syscalls(fields: &Fields<'_>, at: Option<Location>) -> Option<Match> {
+    let limits = paths::sources_of_calls(fields);
+    fields.require("syscall", "write `syscall: [unlink, rmdir]`")?;
     let words = fields.texts("syscall");
-    for (node, field) in fields.list("fromSource") {
-        let Some(source) = Fields::open(fields.cx, node, field, &["path", "dir", "recursive"], false) else { continue };
-        source.flag("recursive");
-        match (source.get("path"), source.get("dir")) {
-            (Some(node), _) => drop(paths::path(fields.cx, node, &source.field("path"), PathKind::Either, false)),
-            (None, Some(node)) => drop(paths::path(fields.cx, node, &source.field("dir"), PathKind::Directory, false)),
-            (None, None) => fields.cx.error(node.at, &source.path, "`path` is missing", "write `path: /…` or `dir: /…/`"),
-        }
-    }
-    let known = |word: &str| syscall::is_known(word).then(|| word.to_owned());
-    each(fields, "syscall", &words, known, || syscall::NAMES.to_vec())
+    let known = || Syscall::all().map(Syscall::name).collect();
+    let calls = each(fields, "syscall", &words, |word| word.parse::<Syscall>().ok(), known);
+    let place = |call: Syscall| {
+        let index = words.iter().position(|word| *word == call.name()).unwrap_or_default();
+        (call, format!("{}[{index}]", fields.field("syscall")))
+    };
+    let calls: Vec<_> = calls.into_iter().map(place).collect();
+    (!calls.is_empty()).then_some(Match::Syscalls { calls, at, limits })
 }
 
 fn syscall_paths(fields: &Fields<'_>) -> Option<Match> {
-    let recursive = fields.flag("recursive").unwrap_or(false);
-    if let Some(node) = fields.require("path", "write `path: /…`, or use `matchSyscalls` for every path") {
-        paths::path(fields.cx, node, &fields.field("path"), PathKind::Either, recursive);
-    }
-    Some(Match::Syscalls(syscalls(fields)))
+    fields.require("path", "write `path: /…`, or use `matchSyscalls` for every path");
+    let at = paths::location(fields, "path");
+    // A rule whose path was refused is no rule on every path.
+    let rule = syscalls(fields, at);
+    rule.filter(|rule| matches!(rule, Match::Syscalls { at: Some(_), .. }))
 }
 
 /// USB class codes, as KubeArmor takes them: a name, a number, or `ALL`.

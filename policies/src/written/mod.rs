@@ -12,8 +12,9 @@ pub use selector::{ContainerNames, Expression, ExpressionKey, HostNames, NamePat
 use crate::capability::Capability;
 use crate::diagnostic::Position;
 use crate::glob::Glob;
-use crate::meaning::Action;
+use crate::meaning::{Action, Location};
 use crate::network::Protocol;
+use crate::syscall::Syscall;
 
 /// The four kinds of policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -159,8 +160,15 @@ pub enum Match {
         /// `fromSource`.
         limits: Limits,
     },
-    /// `syscalls.matchSyscalls` and `syscalls.matchPaths`: the system calls.
-    Syscalls(Vec<String>),
+    /// `syscalls.matchSyscalls` and `syscalls.matchPaths`.
+    Syscalls {
+        /// `syscall`, each with its place in the list.
+        calls: Vec<(Syscall, String)>,
+        /// `path` and `recursive`, of `matchPaths`.
+        at: Option<Location>,
+        /// `fromSource`.
+        limits: Limits,
+    },
     /// `device.matchDevice`: the class.
     Device(String),
 }
@@ -186,8 +194,8 @@ pub enum Target {
 /// Who a rule is limited to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// `fromSource[].path`.
-    pub sources: Vec<Vec<u8>>,
+    /// `fromSource[].path`, and `fromSource[].dir` of `syscalls`.
+    pub sources: Vec<Location>,
     /// `ownerOnly`.
     pub owner_only: bool,
 }

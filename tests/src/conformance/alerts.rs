@@ -13,7 +13,7 @@ use super::{Done, driver};
 use crate::events::Alert;
 
 /// Operations on two names.
-const TWO_NAMES: [&str; 2] = ["rename", "link"];
+const TWO_NAMES: [&str; 5] = ["rename", "link", "renameat", "renameat2", "linkat"];
 
 /// What alerts are counted by: the kind of the object, and the object.
 type Key = (String, String);
@@ -25,7 +25,8 @@ pub(super) fn judge(done: &[Done<'_>], alerts: &[Alert]) -> BTreeMap<String, Str
     let (of_two, of_one): (Vec<_>, Vec<_>) = alerts.partition(|alert| TWO_NAMES.contains(&alert.operation.as_str()));
     let mut raised: BTreeMap<Key, Vec<&Alert>> = BTreeMap::new();
     for alert in of_one {
-        raised.entry((alert.class.clone(), alert.object.clone())).or_default().push(alert);
+        let class = if alert.class == "syscall" { class_of_call(&alert.operation) } else { alert.class.clone() };
+        raised.entry((class, alert.object.clone())).or_default().push(alert);
     }
     let mut groups: BTreeMap<Key, Vec<&Done<'_>>> = BTreeMap::new();
     for done in done.iter().filter(|done| done.to.is_none()) {
@@ -49,7 +50,8 @@ fn compare_two_names(done: &[Done<'_>], mut alerts: Vec<&Alert>) -> BTreeMap<Str
     let mut wrong = BTreeMap::new();
     let cases: Vec<&Done<'_>> = done.iter().filter(|done| done.to.is_some()).collect();
     let fits = |done: &Done<'_>, alert: &Alert| {
-        alert.operation == done.case.op.name() && (alert.object == done.path || Some(&alert.object) == done.to.as_ref())
+        told_as(&done.case.op) == (alert.class.as_str(), alert.operation.as_str())
+            && (alert.object == done.path || Some(&alert.object) == done.to.as_ref())
     };
     for done in cases.iter().filter(|done| done.case.expect != Verdict::Allow && counts(done)) {
         let named = |alert: &Alert| done.case.rule.as_ref().is_none_or(|rule| *rule == alert.policy);
@@ -89,7 +91,8 @@ fn compare(group: &[&Done<'_>], found: &[&Alert]) -> Option<String> {
 
 /// What never came to the policy raises nothing.
 fn counts(done: &Done<'_>) -> bool {
-    done.free.errno == 0 || done.under.denied()
+    // A system call is one, whatever comes of it.
+    done.free.errno == 0 || done.under.denied() || matches!(done.case.op, Op::Syscall { path: None, .. })
 }
 
 /// Some calls are several operations to the kernel: a new file is made and opened, a socket is made and then used.
@@ -108,6 +111,20 @@ fn key_of_case(done: &Done<'_>) -> Key {
         Op::Exec(_) | Op::ExecDeleted(_) | Op::Memfd => ("process", done.path.clone()),
         Op::Socket(_, socket) => ("network", format!("{},{},{}", socket.family, socket.kind, socket.protocol)),
         Op::Capability(capability) => ("capability", capability.to_string()),
+        Op::Syscall { call, .. } => return (class_of_call(call.name()), done.path.clone()),
     };
     (class.to_owned(), object)
+}
+
+/// Each call counts for itself.
+fn class_of_call(name: &str) -> String {
+    format!("syscall {name}")
+}
+
+/// Class and operation of the alert of something with two names.
+fn told_as(op: &Op) -> (&str, &str) {
+    match op {
+        Op::Syscall { call, .. } => ("syscall", call.name()),
+        _ => ("file", op.name()),
+    }
 }

@@ -7,6 +7,7 @@ use portcullis_policy::Selection;
 use portcullis_policy::decide::{Operation, Subject, Verdict, decide};
 use portcullis_policy::expectation::{Case, Expectation, Op};
 
+use super::call;
 use crate::process::Talk;
 use crate::runtime::START_LIMIT;
 use crate::{Failure, Result};
@@ -51,7 +52,7 @@ pub(crate) fn subject(case: &Case) -> Vec<u8> {
 }
 
 /// The case as the probe reads it.
-pub(crate) fn line(number: usize, case: &Case) -> String {
+pub(crate) fn line(number: usize, case: &Case) -> Result<String> {
     let uid = if case.uid == 0 { "-1".to_owned() } else { case.uid.to_string() };
     let mut fields = vec![number.to_string(), escape(&subject(case)), uid];
     match &case.op {
@@ -69,12 +70,16 @@ pub(crate) fn line(number: usize, case: &Case) -> String {
             socket.protocol.to_string(),
         ]),
         Op::Capability(capability) => fields.extend(["cap".to_owned(), capability.to_string()]),
+        Op::Syscall { call, abi, path, to } => {
+            fields.push("syscall".to_owned());
+            fields.extend(call::fields(*call, *abi, path.as_deref(), to.as_deref())?);
+        }
     }
-    fields.join("\t")
+    Ok(fields.join("\t"))
 }
 
 /// Everything but the plainest characters as `%XX`.
-fn escape(path: &[u8]) -> String {
+pub(super) fn escape(path: &[u8]) -> String {
     path.iter()
         .map(|&byte| match byte {
             b'/' | b'.' | b'-' | b'_' => char::from(byte).to_string(),

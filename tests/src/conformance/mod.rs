@@ -5,6 +5,7 @@
 //! nothing about a policy: where `allow` is expected the errno has to be the same, elsewhere the case is skipped.
 
 mod alerts;
+mod call;
 pub(crate) mod driver;
 mod tree;
 
@@ -276,7 +277,7 @@ impl Test<'_> {
         free.line(START_LIMIT)?;
         let mut done = Vec::new();
         for (number, case) in cases.iter().enumerate() {
-            let line = driver::line(number, case);
+            let line = driver::line(number, case)?;
             tree.prepare(case)?;
             let (path, to) = tree.real(&case.op)?;
             let without = driver::ask(&mut free, &line)?;

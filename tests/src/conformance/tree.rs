@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use portcullis_policy::expectation::{Case, Expectation, File, FileCall, FileKind, Op};
+use portcullis_policy::expectation::{Case, Expectation, File, FileCall, FileKind, Op, keeps_last_link};
 
+use super::call::{self, Needs};
 use super::{driver, probe_at};
 use crate::guest::{self, Guest};
 use crate::{Failure, Result, image};
@@ -56,7 +57,19 @@ impl<'a> Tree<'a> {
                 }
             }
             Op::Exec(path) | Op::ExecDeleted(path) => self.present(path, true)?,
-            Op::Memfd | Op::Socket(..) | Op::Capability(_) => {}
+            Op::Syscall { call, path: Some(path), to, .. } => {
+                if let Some(to) = to.as_ref().filter(|to| !self.is_declared(to)) {
+                    self.absent(to)?;
+                }
+                match call::needs(*call) {
+                    _ if self.is_declared(path) => {}
+                    Needs::Nothing => self.absent(path)?,
+                    Needs::Directory => self.directory(path)?,
+                    Needs::File => self.present(path, false)?,
+                    Needs::Executable => self.present(path, true)?,
+                }
+            }
+            Op::Memfd | Op::Socket(..) | Op::Capability(_) | Op::Syscall { path: None, .. } => {}
         }
         let subject = self.resolve(&driver::subject(case), false)?;
         let size = |path: &Path| path.metadata().map(|data| data.len()).ok();
@@ -78,7 +91,11 @@ impl<'a> Tree<'a> {
                 (inside(path, call.keeps_last_link())?, to.as_ref().map(|to| inside(to, true)).transpose()?)
             }
             Op::Exec(path) | Op::ExecDeleted(path) => (inside(path, false)?, None),
-            Op::Memfd | Op::Socket(..) | Op::Capability(_) => (String::new(), None),
+            Op::Syscall { call, path: Some(path), to, .. } => {
+                let keep_last = keeps_last_link(*call);
+                (inside(path, keep_last)?, to.as_ref().map(|to| inside(to, true)).transpose()?)
+            }
+            Op::Memfd | Op::Socket(..) | Op::Capability(_) | Op::Syscall { path: None, .. } => (String::new(), None),
         })
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_ebpf::{Kernel, Options, abi};
@@ -125,6 +126,7 @@ pub(crate) fn measure(ops: &Path, report: &mut Guest) -> Result<bool, Failure> {
         }
         kernel.cgroup_disarm(fs::metadata(CGROUP)?.ino())?;
     }
+    watch_calls(&kernel, &container, &none, report)?;
     Kernel::unload()?;
     drop(kernel);
     match profile(&container, ops) {
@@ -141,6 +143,19 @@ pub(crate) fn measure(ops: &Path, report: &mut Guest) -> Result<bool, Failure> {
         Gate { what: "added to a write", value: added(&inside, "write1"), limit: GATE_WRITE },
         Gate { what: "fork and exec, ratio", value: fork, limit: GATE_FORK },
     ]))
+}
+
+/// A container with a rule on a call that nobody makes, and what everybody else pays while there is one.
+fn watch_calls(kernel: &Kernel, container: &Container, none: &Costs, report: &mut Guest) -> Result<(), Failure> {
+    let mut mix = container.mix(PROFILE_RULES);
+    mix.set.rules.push(Arc::new(rules::on_a_call(mix.count)?));
+    arm(kernel, u32::try_from(RULES.len())?, &mix)?;
+    kernel.set_calls_watched(true)?;
+    report.add("in a container, a call too", Some(none), &container.run(CGROUP, "")?);
+    report.add("outside, calls watched", Some(none), &container.run("/sys/fs/cgroup", "")?);
+    kernel.set_calls_watched(false)?;
+    kernel.cgroup_disarm(fs::metadata(CGROUP)?.ino())?;
+    Ok(())
 }
 
 /// Puts a set in force for the cgroup.

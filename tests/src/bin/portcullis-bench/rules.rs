@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use portcullis_policy::glob::Glob;
 use portcullis_policy::meaning::{Action, Class, Object, Origin, Postures, Rule, RuleSet};
+use portcullis_policy::syscall::UnknownSyscall;
 
 /// The comparison's keys hold shorter paths only.
 pub(crate) const WAY_PATH_MAX: usize = 256;
@@ -123,6 +124,12 @@ fn directory(dice: &mut Dice, recursive: bool) -> Object {
 
 fn pattern(text: &str) -> Object {
     Glob::parse(text.as_bytes()).map_or_else(|_| Object::Path(text.as_bytes().to_vec()), Object::Pattern)
+}
+
+/// A rule on a system call that no measured operation makes.
+pub(crate) fn on_a_call(index: usize) -> Result<Rule, UnknownSyscall> {
+    let object = Object::Syscall { call: "ptrace".parse()?, at: None };
+    Ok(Rule { class: Class::Syscall, action: Action::Audit, read_only: false, ..rule(index, object) })
 }
 
 /// Reads stay silent, so that no alert is timed: the rules deny changes.
