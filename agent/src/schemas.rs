@@ -73,7 +73,7 @@ fn alerts_are_as_their_schema_says() {
     let full = line(&alert(&block, Some(all), |_| {}).written(EventFormat::Json));
     is_valid(&schema, &full);
     is_strict(&schema, &full, &OPTIONAL);
-    for operation in (op::READ..=op::RECEIVE).chain(op::EXEC..=op::URING_CREDS) {
+    for operation in (op::READ..=op::RECEIVE).chain(op::EXEC..=op::SYSCALL) {
         for rule in [0, abi::RULE_POSTURE, abi::RULE_GUARD, abi::RULE_ALIAS, abi::RULE_UNRESOLVED, abi::RULE_ORPHAN] {
             let told = alert(&block, None, |event| {
                 (event.header.op, event.header.rule) = (operation, rule);

@@ -27,8 +27,8 @@ pub use client::{Client, ClientError, Line};
 pub use events::{EventClass, EventFormat, Following, KUBEARMOR_SCHEMA, LOST_SCHEMA, Lost, Wanted};
 pub(crate) use server::{Answers, Fed, Feed, serve};
 pub use status::{
-    AccessesStatus, AgentStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus, SinkStatus,
-    VerdictCounts,
+    AccessesStatus, AgentStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus,
+    SinkStatus, VerdictCounts,
 };
 pub use tree::{Tree, TreeProcess};
 

@@ -66,7 +66,7 @@ pub(super) fn activity(class: &'static str, operation: &'static str) -> Activity
         "process" => (Class::Process, if operation == "exec" { (1, "Launch") } else { (OTHER, operation) }),
         "network" => (Class::Network, network(operation)),
         // A privilege of the kernel's that is asked for, or a call that would undo the enforcement.
-        "capability" | "self-protection" => (Class::Kernel, (4, "Invoke")),
+        "capability" | "syscall" | "self-protection" => (Class::Kernel, (4, "Invoke")),
         "mount" => (Class::File, mount(operation)),
         _ => (Class::Base, (OTHER, operation)),
     };

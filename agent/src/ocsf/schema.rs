@@ -109,10 +109,20 @@ pub(super) struct Os {
 #[serde(untagged)]
 pub(super) enum Target<'a> {
     Nothing {},
-    File { file: File<'a> },
-    Kernel { kernel: Kernel<'a> },
-    Module { module: Module<'a> },
-    Process { process: Box<Process<'a>>, launch_type_id: u32, launch_type: &'static str },
+    File {
+        file: File<'a>,
+    },
+    Kernel {
+        kernel: Kernel<'a>,
+    },
+    Module {
+        module: Module<'a>,
+    },
+    Process {
+        process: Box<Process<'a>>,
+        launch_type_id: u32,
+        launch_type: &'static str,
+    },
     Network {
         src_endpoint: Endpoint<'a>,
         #[serde(skip_serializing_if = "Option::is_none")]

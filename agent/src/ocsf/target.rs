@@ -13,6 +13,8 @@ const UNKNOWN: u32 = 0;
 const FOLDER: u32 = 2;
 const SYMBOLIC_LINK: u32 = 7;
 const EXECUTABLE: u32 = 8;
+/// OCSF's type of a kernel's resource.
+const SYSTEM_CALL: u32 = 2;
 
 impl<'a> Told<'a> {
     /// Of a program that was started, the actor is who gave birth to its process.
@@ -65,9 +67,12 @@ impl<'a> Told<'a> {
                 launch(Process { pid: Some(self.process.pid), file: Some(file(object, EXECUTABLE)), ..Process::default() })
             }
             Class::Kernel => {
-                let (name, kind) =
-                    if self.class == "capability" { (object, "Capability") } else { (self.operation, "Self-protection") };
-                Target::Kernel { kernel: Kernel { name, type_id: OTHER, kind } }
+                let (name, type_id, kind) = match self.class {
+                    "capability" => (object, OTHER, "Capability"),
+                    "syscall" => (self.operation, SYSTEM_CALL, "System Call"),
+                    _ => (self.operation, OTHER, "Self-protection"),
+                };
+                Target::Kernel { kernel: Kernel { name, type_id, kind } }
             }
             Class::Network => {
                 let (own, other) = self.addresses();

@@ -180,7 +180,7 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &Model, view: &mut View
     let line = |event: &super::model::Event| match event.verdict {
         Some(Verdict::Block) => Line::styled(event.text.clone(), WRONG),
         Some(Verdict::Audit) => Line::styled(event.text.clone(), AUDITED),
-        None => Line::raw(event.text.clone()),
+        Some(Verdict::Passed | Verdict::Denied) | None => Line::raw(event.text.clone()),
     };
     let lines: Vec<Line<'_>> = shown.iter().skip(first).take(height).map(line).collect();
     frame.render_widget(Paragraph::new(lines).block(block), area);

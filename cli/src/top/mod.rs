@@ -24,6 +24,8 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, KeyEventKind};
 use ratatui::crossterm::terminal;
 use ratatui::{DefaultTerminal, Terminal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use self::model::Model;
@@ -56,6 +58,32 @@ pub(crate) fn top(config: Option<&Path>, once: bool) -> Result<Answer, Failure> 
         return Err(Failure::NoTerminal);
     }
     screen.run()
+}
+
+/// What there is to be read.
+#[derive(Debug, PartialEq, Eq)]
+enum Input {
+    Nothing,
+    Waits,
+    /// The terminal was taken away.
+    Gone,
+}
+
+/// Waits for input until the next frame is due. Whoever reads a terminal that is gone, as crossterm does, reads nothing for ever.
+fn input() -> std::io::Result<Input> {
+    let stdin = stdin();
+    let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
+    let timeout = Timespec::try_from(FRAME_EVERY).unwrap_or_default();
+    match poll(&mut terminal, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let seen = terminal[0].revents();
+    Ok(match () {
+        () if seen.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) => Input::Gone,
+        () if seen.contains(PollFlags::IN) => Input::Waits,
+        () => Input::Nothing,
+    })
 }
 
 /// What is shown, and where it comes from.
@@ -92,8 +120,11 @@ impl Screen {
         while !is_ended.load(Ordering::Relaxed) {
             self.take_in();
             terminal.draw(|frame| draw::draw(frame, &self.model, &mut self.view)).map_err(Failure::Terminal)?;
-            if !event::poll(FRAME_EVERY).map_err(Failure::Terminal)? {
-                continue;
+            match input().map_err(Failure::Terminal)? {
+                Input::Gone => break,
+                // The size of the terminal comes in another way.
+                Input::Nothing | Input::Waits if !event::poll(Duration::ZERO).map_err(Failure::Terminal)? => continue,
+                Input::Nothing | Input::Waits => {}
             }
             let event::Event::Key(key) = event::read().map_err(Failure::Terminal)? else { continue };
             if key.kind != KeyEventKind::Press {

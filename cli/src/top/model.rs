@@ -102,6 +102,8 @@ impl Model {
             match verdict {
                 Verdict::Block => counts.block += 1,
                 Verdict::Audit => counts.audit += 1,
+                // Of accesses: what a policy denied is an alert, too.
+                Verdict::Passed | Verdict::Denied => {}
             }
         }
     }

@@ -15,8 +15,13 @@ use crate::failure::Failure;
 /// Most containers that are shown; the rest is counted.
 const MAX_CONTAINERS: usize = 64;
 /// The classes of operations, as policies have them.
-const CLASSES: [(&str, Class); 4] =
-    [("process", Class::Process), ("file", Class::File), ("network", Class::Network), ("capability", Class::Capability)];
+const CLASSES: [(&str, Class); 5] = [
+    ("process", Class::Process),
+    ("file", Class::File),
+    ("network", Class::Network),
+    ("capability", Class::Capability),
+    ("syscall", Class::Syscall),
+];
 
 /// What samples are taken from.
 pub(super) struct Sampler {
@@ -123,16 +128,17 @@ fn state(container: &ArmedContainer) -> (&'static str, bool) {
 fn covered(rules: &RuleSet, class: Class) -> String {
     let of = |action| rules.rules.iter().filter(|rule| rule.class == class && rule.action == action).count();
     let posture = match class {
-        Class::Process | Class::File => rules.postures.file,
-        Class::Network => rules.postures.network,
-        Class::Capability => rules.postures.capabilities,
+        Class::Process | Class::File => Some(rules.postures.file),
+        Class::Network => Some(rules.postures.network),
+        Class::Capability => Some(rules.postures.capabilities),
+        // They are only audited.
+        Class::Syscall => None,
     };
-    let rest = if posture == Posture::Block { "block the rest" } else { "audit the rest" };
     let counted = [(of(Action::Block), "block"), (of(Action::Audit), "audit"), (of(Action::Allow), "allow")];
     let mut parts: Vec<String> =
         counted.iter().filter(|(count, _)| *count > 0).map(|(count, action)| format!("{count} {action}")).collect();
-    if of(Action::Allow) > 0 {
-        parts.push(rest.to_owned());
+    if let (Some(posture), true) = (posture, of(Action::Allow) > 0) {
+        parts.push(if posture == Posture::Block { "block the rest" } else { "audit the rest" }.to_owned());
     }
     if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
 }

@@ -6,10 +6,12 @@
 mod agent;
 mod tmux;
 
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use agent::Agent;
-use tmux::Tmux;
+use tmux::{PATIENCE, Tmux};
 
 fn portcullis() -> &'static str {
     env!("CARGO_BIN_EXE_portcullis")
@@ -57,6 +59,22 @@ fn keys_do_in_a_terminal_what_they_say() {
     terminal.keys(&["q"]);
     let after = terminal.until("the end", |screen| screen.contains("ended with 0"));
     assert!(!after.contains("containers and processes"), "the screen is as it was before: {after}");
+}
+
+/// Whoever ignores the hangup has no terminal left to read.
+#[test]
+fn it_ends_with_its_terminal() {
+    let agent = Agent::start();
+    let command = format!("trap '' HUP; exec {} --config {} top", portcullis(), agent.config().display());
+    let Some(terminal) = Tmux::start(agent.path(), &command) else { return };
+    terminal.until("samples", |screen| screen.contains("agent 0.1.0 (process 312)"));
+    let top = terminal.pid();
+    drop(terminal);
+    let since = Instant::now();
+    while Path::new(&format!("/proc/{top}")).exists() {
+        assert!(since.elapsed() < PATIENCE, "{top} still runs");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// How long a screen is waited for: everything here is quick, but the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server of its own, with one window.
 pub(crate) struct Tmux {
@@ -49,6 +49,11 @@ impl Tmux {
 
     pub(crate) fn title(&self) -> String {
         self.answer(&["display-message", "-p", "#{pane_title}"]).trim_end().to_owned()
+    }
+
+    /// What runs in the window.
+    pub(crate) fn pid(&self) -> u32 {
+        self.answer(&["display-message", "-p", "#{pane_pid}"]).trim_end().parse().unwrap()
     }
 
     /// The screen, once it is as a test wants it.
