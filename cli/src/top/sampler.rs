@@ -186,6 +186,6 @@ mod tests {
         let postures = Postures { network: Posture::Block, ..Postures::default() };
         let set = RuleSet { rules: rules.map(|(class, action)| rule(class, action)).into(), postures };
         let covered: Vec<String> = CLASSES.iter().map(|(_, class)| covered(&set, *class)).collect();
-        assert_eq!(covered, ["1 allow, audit the rest", "2 block, 1 audit", "1 allow, block the rest", "-"]);
+        assert_eq!(covered, ["1 allow, audit the rest", "2 block, 1 audit", "1 allow, block the rest", "-", "-"]);
     }
 }
