@@ -107,9 +107,9 @@ fn give_next(pid: i32) -> Result<()> {
 pub(super) fn pid_in_another(world: &mut World<'_>) -> Result<Verdict> {
     let stranger = PodSpec::new("stranger", "stranger", &handler(world.runtime, true));
     let stranger = Pod::run(world.guest, world.engine, stranger)?;
-    let from = world.live.start(&ContainerSpec::new("first", &["/bin/sleep", "100000"]))?;
-    let pid = from.pid()?;
-    from.kill()?;
+    let first = world.live.start(&ContainerSpec::new("first", &["/bin/sleep", "100000"]))?;
+    let pid = first.pid()?;
+    first.kill()?;
     // How many numbers are taken before a container's first process gets one differs from start to start, so no number
     // can be aimed at. Counted from the same place, the containers' numbers lie close together, and some come again.
     let mut had: HashMap<i32, Turn> = HashMap::new();
