@@ -179,7 +179,11 @@ async fn measure(creations: usize) -> Result<(), Failed> {
     let runtime = FakeRuntime::listen(temporary.path().join("nri.sock"), Profile::containerd_2_3())?;
     let agent = Agent::start(temporary.path())?;
     let plugin = connected(&runtime, &[], &[]).await?;
-    println!("with {POLICIES} policies of {RULES} rules, connected: {} KiB", agent.memory_kib("VmRSS")?);
+    println!(
+        "with {POLICIES} policies of {RULES} rules, connected: {} KiB, of which {} are its own",
+        agent.memory_kib("VmRSS")?,
+        agent.memory_kib("RssAnon")?
+    );
 
     let mut times = Vec::with_capacity(creations);
     let mut gated = 0;
@@ -208,9 +212,10 @@ async fn measure(creations: usize) -> Result<(), Failed> {
     }
     let status: AgentStatus = agent.ask(Call::Status)?;
     println!(
-        "{} containers known: {} KiB, at most {} KiB",
+        "{} containers known: {} KiB, of which {} are its own, at most {} KiB",
         status.containers.known,
         agent.memory_kib("VmRSS")?,
+        agent.memory_kib("RssAnon")?,
         agent.memory_kib("VmHWM")?
     );
     let outcome: Outcome = agent.ask(Call::Reload)?;
@@ -246,7 +251,12 @@ async fn measure(creations: usize) -> Result<(), Failed> {
     connected(&runtime, &pods, &containers).await?;
     println!("Synchronize of {} containers, with the connection: {:?}", containers.len(), since.elapsed());
     tokio::time::sleep(Duration::from_secs(2)).await;
-    println!("after it {} KiB, at most {} KiB", agent.memory_kib("VmRSS")?, agent.memory_kib("VmHWM")?);
+    println!(
+        "after it {} KiB, of which {} are its own, at most {} KiB",
+        agent.memory_kib("VmRSS")?,
+        agent.memory_kib("RssAnon")?,
+        agent.memory_kib("VmHWM")?
+    );
     Ok(())
 }
 

@@ -62,11 +62,12 @@ const BLOCKING_THREADS: usize = 16;
 /// The stack of a thread. Nothing here recurses deeper than a policy's YAML, which has a limit.
 const STACK_BYTES: usize = 1 << 20;
 
-/// The threads that a [`Service`] needs.
+/// The threads that a [`Service`] needs; all of the process share one heap from here on.
 ///
 /// # Errors
 /// If the system gives none.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    crate::memory::share_heap();
     let failed = |source| Error::Thread { name: "tokio", source };
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     threads.worker_threads(WORKER_THREADS).max_blocking_threads(BLOCKING_THREADS).thread_stack_size(STACK_BYTES);

@@ -4,7 +4,7 @@
  * asks for it.
  *
  * The one tracepoint of enforcement. Every system call of the host runs it while it is attached, so it is attached only while a set
- * in use has such rules (set_calls_watched in ebpf/src/watch.rs), and looks first at what most tasks lack: a label. A call
+ * in use has such rules (set_calls_watched in ebpf/src/calls.rs), and looks first at what most tasks lack: a label. A call
  * that seccomp refuses never comes here (kernel/entry/common.c, syscall_trace_enter), nor what io_uring does without a call.
  *
  * Linux 6.13 and newer may preempt a task in here, and then skip the program for whoever makes a call on that CPU meanwhile

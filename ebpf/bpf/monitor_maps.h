@@ -90,8 +90,7 @@ struct {
 } pc_mon_stats SEC(".maps");
 
 /*
- * Of processes alone, and not the ring of the alerts: however many of them there are, they displace no denial. Mapped twice over by the
- * reader (kernel/bpf/ringbuf.c), so that it has each byte of it twice among its resident ones.
+ * Of processes alone, and not the ring of the alerts: however many of them there are, they displace no denial.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -29,6 +29,7 @@ mod preempt;
 mod probe;
 mod programs;
 mod ring;
+mod ringbuf;
 mod segment;
 mod sys;
 mod table;

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aya::maps::{Map, MapData, RingBuf};
 use bytemuck::AnyBitPattern;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::ringbuf::Ring;
 use crate::{Error, sys};
 
 /// An event as a ring holds it.
@@ -45,7 +45,7 @@ pub(crate) fn texts(mut rest: &[u8], lengths: [u32; 3]) -> Option<[Vec<u8>; 3]> 
 
 /// The one reader of a ring.
 pub struct Reader<R> {
-    ring: RingBuf<MapData>,
+    ring: Ring,
     ledger: Ledger,
     what: &'static str,
     _only_reader: File,
@@ -56,9 +56,8 @@ pub struct Reader<R> {
 impl<R: Record> Reader<R> {
     /// Opens the ring that is pinned there. `only_reader` is the lock that says that nobody else reads it.
     pub(crate) fn open(pin: &Path, what: &'static str, only_reader: File) -> Result<Reader<R>, Error> {
-        let bad = |error: aya::maps::MapError| Error::Object(format!("the ring {} can't be read: {error}", pin.display()));
-        let map = Map::from_map_data(MapData::from_pin(pin).map_err(bad)?).map_err(bad)?;
-        let ring = RingBuf::try_from(map).map_err(bad)?;
+        let bad = |error| Error::system(format!("opening the ring {}", pin.display()), error);
+        let ring = sys::open_pin(pin).and_then(Ring::open).map_err(bad)?;
         let cpus = sys::possible_cpus().map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
         Ok(Reader { ring, ledger: Ledger::new(cpus), what, _only_reader: only_reader, _events: PhantomData })
     }
@@ -71,9 +70,9 @@ impl<R: Record> Reader<R> {
     pub fn next(&mut self, timeout: Duration) -> Result<Option<R>, Error> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            while let Some(record) = self.ring.next() {
-                if let Some(event) = self.ledger.take(&record) {
-                    return Ok(Some(event));
+            while let Some(event) = self.ring.next(|record| self.ledger.take(record)) {
+                if event.is_some() {
+                    return Ok(event);
                 }
             }
             let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));

@@ -33,6 +33,8 @@ mod command {
 pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
 /// `BPF_F_MMAPABLE`.
 pub(crate) const MMAPABLE: u32 = 1 << 10;
+/// `BPF_MAP_TYPE_RINGBUF`.
+pub(crate) const RINGBUF: u32 = 27;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -29,12 +29,9 @@ pub(super) struct SocketId {
     changed: (i64, i64),
 }
 
-async fn socket_id(path: &Path) -> Option<SocketId> {
-    let metadata = tokio::task::spawn_blocking({
-        let path = path.to_owned();
-        move || std::fs::metadata(path)
-    });
-    let metadata = metadata.await.ok()?.ok()?;
+/// Looked at here and now: a runtime's socket lies in memory, and handing this to another thread costs twenty times as much.
+fn socket_id(path: &Path) -> Option<SocketId> {
+    let metadata = std::fs::metadata(path).ok()?;
     let changed = (metadata.ctime(), metadata.ctime_nsec());
     Some(SocketId { device: metadata.dev(), inode: metadata.ino(), changed })
 }
@@ -42,7 +39,7 @@ async fn socket_id(path: &Path) -> Option<SocketId> {
 /// Connects, and says to which socket.
 pub(super) async fn connect(path: &Path) -> Result<(UnixStream, Option<SocketId>), Disconnect> {
     // Looked at first: should it be replaced in between, it counts as replaced.
-    let id = socket_id(path).await;
+    let id = socket_id(path);
     let connected = timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await;
     match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(stream) => Ok((stream, id)),
@@ -53,14 +50,14 @@ pub(super) async fn connect(path: &Path) -> Result<(UnixStream, Option<SocketId>
 /// Waits `wait`, or less if another socket appears at the path meanwhile.
 pub(super) async fn wait_for_change(path: &Path, wait: Duration) {
     let until = Instant::now() + wait;
-    let before = socket_id(path).await;
+    let before = socket_id(path);
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;
         }
         sleep(left.min(LOOK_INTERVAL)).await;
-        let now = socket_id(path).await;
+        let now = socket_id(path);
         if now.is_some() && now != before {
             return;
         }
@@ -83,7 +80,7 @@ impl Watch {
     pub(super) async fn replaced(&self) {
         loop {
             sleep(WATCH_INTERVAL).await;
-            let now = socket_id(&self.path).await;
+            let now = socket_id(&self.path);
             // A socket has its owner or mode set after it was made, which changes it: only another inode counts here.
             let another = |id: SocketId| self.connected_to.is_some_and(|ours| (ours.device, ours.inode) != (id.device, id.inode));
             if now.is_some_and(another) {
