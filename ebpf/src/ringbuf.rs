@@ -102,7 +102,6 @@ impl Ring {
         &self.producer.units()[rustix::param::page_size() / 8..]
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the rest is masked")]
     fn at(&self, position: u64) -> usize {
         (position / 8) as usize & (self.units - 1)
     }
