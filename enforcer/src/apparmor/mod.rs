@@ -22,11 +22,11 @@
 mod aare;
 #[cfg(test)]
 mod compiled;
-#[cfg(test)]
 mod features;
 mod language;
 mod paths;
 mod sockets;
+mod store;
 mod subtract;
 mod text;
 
@@ -46,6 +46,7 @@ use crate::automaton::{Candidates, content_hash};
 use crate::state::hex;
 use aare::Sequence;
 use paths::{Effect, Paths};
+pub use store::{CompiledProfiles, Profiles, StoreError};
 use text::Profile;
 
 /// What the names of all our profiles begin with.
