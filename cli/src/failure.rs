@@ -39,6 +39,10 @@ pub(crate) enum Failure {
     NoVerdict,
     #[error("only the agent knows processes, and none runs; start it: systemctl start portcullis")]
     NoAgent,
+    #[error(
+        "this kernel runs neither BPF LSM nor AppArmor, or /sys/kernel/security/lsm cannot be read; name the backend: --backend bpf or --backend apparmor"
+    )]
+    NoBackend,
     #[error("no cases in there; name expectation files, or directories that hold files called *{ending}")]
     NothingToTest { ending: &'static str },
     #[error("writing the answer: {0}")]

@@ -22,9 +22,12 @@
 mod aare;
 #[cfg(test)]
 mod compiled;
+#[cfg(test)]
+mod conformance;
 mod features;
 mod language;
 mod paths;
+mod report;
 mod sockets;
 mod store;
 mod subtract;
@@ -46,6 +49,7 @@ use crate::automaton::{Candidates, content_hash};
 use crate::state::hex;
 use aare::Sequence;
 use paths::{Effect, Paths};
+pub use report::report;
 pub use store::{CompiledProfiles, Profiles, StoreError};
 use text::Profile;
 
