@@ -49,6 +49,10 @@ pub(crate) enum Failure {
     NoSample(String),
     #[error("the system gives no thread: {0}; raise the limit of tasks")]
     Thread(std::io::Error),
+    #[error(
+        "this kernel runs neither BPF LSM nor AppArmor, or /sys/kernel/security/lsm cannot be read; name the backend: --backend bpf or --backend apparmor"
+    )]
+    NoBackend,
     #[error("no cases in there; name expectation files, or directories that hold files called *{ending}")]
     NothingToTest { ending: &'static str },
     #[error("writing the answer: {0}")]

@@ -57,7 +57,9 @@ fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Doctor { format } => doctor::doctor(format.output),
         Command::Who { container, format } => who::who(config, &container, format.output),
         Command::Tree { container, format } => tree::tree(config, &container, format.output),
-        Command::Policy(Policy::Check { paths, lenient, format }) => policy_check::check(&paths, lenient, format.output),
+        Command::Policy(Policy::Check { paths, lenient, backend, format }) => {
+            policy_check::check(&paths, lenient, backend, format.output)
+        }
         Command::Policy(Policy::List { format }) => policy_list::list(config, format.output),
         Command::Policy(Policy::Explain(explain)) => policy_explain::explain(config, &explain),
         Command::Policy(Policy::Test { paths, format }) => policy_test::test(&paths, format.output),

@@ -7,6 +7,7 @@
 //! Two processes may do so at once; a lock in the state directory orders what they write. Nothing here has to stay alive for
 //! what it armed.
 
+pub mod apparmor;
 pub mod automaton;
 mod config;
 mod enforcer;
