@@ -94,7 +94,7 @@ pub(crate) enum Policy {
         /// Unknown fields are warnings.
         #[arg(long)]
         lenient: bool,
-        /// What is to enforce the rules: `auto` is what this host's kernel runs.
+        /// What is to enforce the rules: `auto` is what does on this host.
         #[arg(long, value_enum, default_value = "bpf")]
         backend: BackendChoice,
         #[command(flatten)]

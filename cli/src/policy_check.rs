@@ -1,9 +1,8 @@
 //! `portcullis policy check`: everything that is wrong, and what becomes of each rule.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use portcullis_ebpf::{Kernel, Lsm};
-use portcullis_enforcer::apparmor;
+use portcullis_enforcer::{Chosen, Config, Reason, apparmor};
 use portcullis_policy::{Backend, Diagnostic, Options, Policy, RuleReport, Support, report};
 use serde::Serialize;
 
@@ -35,8 +34,14 @@ struct Totals {
     none: usize,
 }
 
-pub(crate) fn check(paths: &[PathBuf], lenient: bool, choice: BackendChoice, format: Output) -> Result<Answer, Failure> {
-    let backend = backend(choice)?;
+pub(crate) fn check(
+    config: Option<&Path>,
+    paths: &[PathBuf],
+    lenient: bool,
+    choice: BackendChoice,
+    format: Output,
+) -> Result<Answer, Failure> {
+    let backend = backend(config, choice)?;
     let mut totals = Totals::default();
     for path in policy_files::policies(paths)? {
         let file = policy_files::read(&path, Options { lenient })?;
@@ -82,14 +87,13 @@ pub(crate) fn check(paths: &[PathBuf], lenient: bool, choice: BackendChoice, for
 }
 
 /// The backend that was chosen.
-fn backend(choice: BackendChoice) -> Result<Backend, Failure> {
+fn backend(config: Option<&Path>, choice: BackendChoice) -> Result<Backend, Failure> {
     match choice {
         BackendChoice::Bpf => Ok(Backend::Bpf),
         BackendChoice::Apparmor => Ok(Backend::AppArmor),
-        BackendChoice::Auto => match Kernel::probe().lsm {
-            Lsm::Active => Ok(Backend::Bpf),
-            Lsm::Inactive(modules) if modules.iter().any(|module| module == "apparmor") => Ok(Backend::AppArmor),
-            Lsm::Inactive(_) | Lsm::Unknown => Err(Failure::NoBackend),
+        BackendChoice::Auto => match Chosen::of_host(Config::read(config)?.backend) {
+            Chosen { reason: Reason::Nothing, .. } => Err(Failure::NoBackend),
+            chosen => Ok(chosen.backend),
         },
     }
 }

@@ -59,13 +59,14 @@ const EXECUTABLES: &str =
 const INTERPRETERS: &str = "AppArmor judges the execution of a script and not that of its interpreter";
 /// The runtime is told the profile for its next execution, and AppArmor does not ask a profile whether it may be entered so
 /// (`handle_onexec` in `security/apparmor/domain.c`).
-const ENTRYPOINT: &str =
-    "AppArmor does not judge the execution of the container's first program, nor of those that the engine executes in it later";
+const ENTRYPOINT: &str = "AppArmor does not judge the execution of the container's first program, nor of those that the engine executes in it later: they are judged by name before, without an alert, and a file that is exchanged in between is not";
 const LOADER: &str = "AppArmor does not tell a program that a program loader runs (`ld.so /path`) from a library";
 /// With `mediate_deleted`, without which no removed file could be opened, a removed executable has its last name.
 const REMOVED: &str = "under AppArmor an executable that was removed still has its last name";
-const SOURCE: &str =
-    "AppArmor knows a script as a source and not its interpreter, and takes the container's first program for no source";
+///
+/// And what is executed is mapped under the new profile: `aa_file_perm` in `security/apparmor/file.c` remembers what was permitted
+/// for the old one.
+const SOURCE: &str = "AppArmor knows a script as a source and not its interpreter, takes the container's first program for no source, and cannot execute a source whose own file its rules do not let it read";
 /// `check_nnp` in `security/apparmor/domain.c`.
 const NO_NEW_PRIVILEGES: &str = "in a container with no_new_privs AppArmor cannot tell sources: the rule does nothing there";
 /// `aa_af_perm` is asked about family and type.

@@ -25,6 +25,8 @@ mod compiled;
 #[cfg(test)]
 mod conformance;
 mod features;
+mod in_kernel;
+mod label;
 mod language;
 mod paths;
 mod report;
@@ -41,20 +43,24 @@ mod properties;
 use std::collections::BTreeMap;
 
 use portcullis_policy::capability::Capability;
-use portcullis_policy::decide::{Operation, Subject, Verdict, decide};
+use portcullis_policy::decide::{Decision, Operation, Subject, Verdict, decide};
 use portcullis_policy::meaning::{Class, Location, MAX_RULES, RuleSet};
 use portcullis_policy::policy::NOBODY;
 
-use crate::automaton::{Candidates, Source, content_hash};
-use crate::state::hex;
+use crate::automaton::{Candidates, Source};
 use aare::Sequence;
+pub use label::{Label, ProfileName};
 use paths::{Effect, Paths};
 pub use report::report;
+pub use sockets::{socket_family, socket_type};
 pub use store::{CompiledProfiles, Profiles, StoreError};
 use text::Profile;
 
 /// What the names of all our profiles begin with.
 const PREFIX: &str = "portcullis.";
+/// The name that a text is written and compiled for: as long as every [`ProfileName`], which takes its place when it is loaded.
+/// So containers with the same rules share what was compiled, and each has a profile that can be replaced.
+const UNNAMED: &str = "portcullis.00000000000000000000000000000000";
 /// Longest text that is given to the parser.
 pub const MAX_PROFILE_BYTES: usize = 4 << 20;
 /// Most path rules of the profiles of a set, a file's name and that of a directory counted apart. The parser takes 3 s for so many,
@@ -78,7 +84,7 @@ pub struct Variant {
 /// The profiles of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generated {
-    /// The profile that a container is started with.
+    /// The profile that a container is started with; see [`ProfileName`].
     pub name: String,
     /// All profiles, that one first.
     pub profiles: Vec<String>,
@@ -172,7 +178,7 @@ pub fn generate(set: &RuleSet, variant: Variant) -> Result<Generated, GenerateEr
     }
     let network = only(set, Class::Network);
     let capabilities = only(set, Class::Capability);
-    let name = name(set, variant);
+    let name = UNNAMED.to_owned();
     let mut paths = Paths::new(set, &candidates, variant.audited)?;
     let mut shortfalls = Vec::new();
     let mut profiles = Vec::new();
@@ -208,6 +214,15 @@ pub fn generate(set: &RuleSet, variant: Variant) -> Result<Generated, GenerateEr
     }
     let profiles = profiles.iter().map(|profile| text::profile_name(&name, profile.class)).collect();
     Ok(Generated { name, profiles, text, shortfalls, sources })
+}
+
+/// What rules say of an operation by a task that has this profile of theirs.
+#[must_use]
+pub fn explain(rules: &RuleSet, profile: &str, operation: &Operation<'_>, owner: bool) -> Decision {
+    let sources = Sources::of_set(&Candidates::of(&judged(rules).set));
+    // The number behind the container's name.
+    let class = profile.strip_prefix(PREFIX).and_then(|name| name.split_once('.')?.1.parse().ok()).unwrap_or(0);
+    decide(rules, &Subject { exe: sources.of(class), owner }, operation)
 }
 
 /// The executables that `fromSource` names, and the class of each.
@@ -296,18 +311,6 @@ fn without_sources(set: &RuleSet) -> impl Iterator<Item = Shortfall> + '_ {
     let reason = "under no_new_privs the kernel does not let a program change its profile, so AppArmor cannot tell by whom this is done: the rule is left out";
     let rules = set.rules.iter().enumerate().filter(move |(_, rule)| limited(&rule.sources));
     rules.map(move |(rule, _)| Shortfall { rule, reason: reason.to_owned() })
-}
-
-/// The name of the first profile: letters, digits and dots, whatever the policies, the container or the image are called.
-fn name(set: &RuleSet, variant: Variant) -> String {
-    let mut name = format!("{PREFIX}{}", hex(content_hash(set)));
-    if variant.audited {
-        name.push_str(".audited");
-    }
-    if variant.no_new_privileges {
-        name.push_str(".nnp");
-    }
-    name
 }
 
 #[cfg(test)]

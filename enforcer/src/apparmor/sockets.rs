@@ -61,6 +61,18 @@ const FAMILIES: &[(&str, u16)] = &[
 /// The types that the parser has words for, with their numbers in `linux/net.h`. DCCP's is not among them.
 const TYPES: &[(&str, u16)] = &[("stream", 1), ("dgram", 2), ("raw", SOCK_RAW), ("rdm", 4), ("seqpacket", 5), ("packet", 10)];
 
+/// The number of a family by the word that AppArmor has for it, in profiles and in what it tells.
+#[must_use]
+pub fn socket_family(word: &[u8]) -> Option<u16> {
+    FAMILIES.iter().find(|(name, _)| name.as_bytes() == word).map(|(_, number)| *number)
+}
+
+/// The same of a type.
+#[must_use]
+pub fn socket_type(word: &[u8]) -> Option<u16> {
+    TYPES.iter().find(|(name, _)| name.as_bytes() == word).map(|(_, number)| *number)
+}
+
 /// Protocols that make a raw IP socket of some kind: ICMP, ICMPv6, and any other.
 const RAW_PROTOCOLS: &[u16] = &[1, 58, 255];
 

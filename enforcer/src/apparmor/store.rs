@@ -1,11 +1,11 @@
-//! Profiles compiled, and in the kernel.
+//! Profiles compiled.
 //!
 //! The parser only compiles (`-Q`): its answer is kept by what it was given, so a profile is compiled once. Loading is one write
-//! to `.replace` of AppArmor's directory in securityfs: all profiles of the set take effect together, for running tasks too.
+//! to `.replace` of AppArmor's directory in securityfs (`in_kernel.rs`): all profiles of the set take effect together, for running
+//! tasks too.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::features::FEATURES;
-use super::{Generated, PREFIX};
+use super::label::ProfileName;
+use super::{Generated, UNNAMED};
 use crate::files;
 
 /// Where the kernel shows AppArmor.
@@ -29,12 +30,6 @@ const MAX_COMPILED_BYTES: u64 = 64 << 20;
 const MAX_COMPLAINT_BYTES: u64 = 4096;
 /// Most compiled sets that are kept.
 const MAX_CACHED: usize = 512;
-/// Most bytes of the kernel's list of profiles.
-const MAX_LIST_BYTES: u64 = 16 << 20;
-/// Longest label of a task: the kernel gives no more than a page.
-const MAX_LABEL_BYTES: u64 = 4096;
-/// The first pid namespace, that of the host (`PROC_PID_INIT_INO` in the kernel's `include/linux/proc_ns.h`).
-const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Why a profile is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -109,17 +104,31 @@ pub enum StoreError {
 /// The compiled form of a set of profiles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompiledProfiles {
-    /// The profile that a container is started with.
-    pub name: String,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl CompiledProfiles {
+    /// The same as a container's. What is compiled has no check sum, names of profiles are text in it, and paths are tables
+    /// (`unpack_profile` in the kernel's `security/apparmor/policy_unpack.c`).
+    pub(super) fn named(&self, name: &ProfileName) -> Vec<u8> {
+        let (unnamed, name) = (UNNAMED.as_bytes(), name.as_str().as_bytes());
+        let mut bytes = self.bytes.clone();
+        let mut at = 0;
+        while let Some(found) = bytes[at..].windows(unnamed.len()).position(|window| window == unnamed) {
+            at += found;
+            bytes[at..at + name.len()].copy_from_slice(name);
+            at += name.len();
+        }
+        bytes
+    }
 }
 
 /// The cache of compiled profiles, the parser, and the kernel's profiles.
 #[derive(Debug, Clone)]
 pub struct Profiles {
     cache: PathBuf,
-    security: PathBuf,
-    proc: PathBuf,
+    pub(super) security: PathBuf,
+    pub(super) proc: PathBuf,
     parsers: Vec<PathBuf>,
 }
 
@@ -135,16 +144,20 @@ impl Profiles {
         }
     }
 
+    pub(super) fn parser(&self) -> Result<&Path, StoreError> {
+        self.parsers.iter().find(|path| path.exists()).map(PathBuf::as_path).ok_or(StoreError::NoParser)
+    }
+
     /// Compiles, or finds what was compiled before. The text is kept beside it, for people.
     ///
     /// # Errors
     /// If there is no parser, or it fails, or nothing can be written to the cache.
     pub fn compile(&self, generated: &Generated) -> Result<CompiledProfiles, StoreError> {
-        let parser = self.parsers.iter().find(|path| path.exists()).ok_or(StoreError::NoParser)?;
+        let parser = self.parser()?;
         let key = key(generated, parser)?;
         let kept = self.cache.join(format!("{key}.bin"));
         if let Ok(bytes) = files::read(&kept, MAX_COMPILED_BYTES) {
-            return Ok(CompiledProfiles { name: generated.name.clone(), bytes });
+            return Ok(CompiledProfiles { bytes });
         }
         files::make_dir(&self.cache).map_err(Box::new)?;
         self.make_room()?;
@@ -154,100 +167,7 @@ impl Profiles {
         files::write(&source, generated.text.as_bytes()).map_err(Box::new)?;
         let bytes = self.run(parser, &generated.name, &features, &source)?;
         files::write(&kept, &bytes).map_err(Box::new)?;
-        Ok(CompiledProfiles { name: generated.name.clone(), bytes })
-    }
-
-    /// Puts profiles in force, or in the place of those that have their names.
-    ///
-    /// # Errors
-    /// If the kernel does not take them: then all are as before.
-    pub fn load(&self, compiled: &CompiledProfiles) -> Result<(), StoreError> {
-        self.tell(".replace", &compiled.bytes)?.map_err(|source| StoreError::NotLoaded { name: compiled.name.clone(), source })
-    }
-
-    /// The names of our profiles that the kernel has.
-    ///
-    /// # Errors
-    /// If there is no AppArmor, or its list cannot be read.
-    pub fn loaded(&self) -> Result<BTreeSet<String>, StoreError> {
-        let path = self.security.join("profiles");
-        let list = self.read(&path, MAX_LIST_BYTES)?;
-        let name = |line: &str| line.split(" (").next().filter(|name| name.starts_with(PREFIX)).map(str::to_owned);
-        Ok(list.lines().filter_map(name).collect())
-    }
-
-    /// Removes our profiles that neither `wanted` nor a task has. A task whose profile is removed would be unconfined.
-    ///
-    /// # Errors
-    /// If it cannot be told who has which, or the kernel refuses.
-    pub fn remove_unused(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, StoreError> {
-        let mut unused: BTreeSet<String> = self.loaded()?.into_iter().filter(|name| !wanted(name)).collect();
-        if unused.is_empty() {
-            return Ok(Vec::new());
-        }
-        let carried = self.carried()?;
-        unused.retain(|name| !carried.contains(name));
-        for name in &unused {
-            let told = self.tell(".remove", name.as_bytes())?;
-            told.map_err(|source| StoreError::NotRemoved { name: name.clone(), source })?;
-        }
-        Ok(unused.into_iter().collect())
-    }
-
-    /// Our profiles that tasks have, or will have when they execute something. A profile leads to its set's others, so whoever has
-    /// one has them all.
-    fn carried(&self) -> Result<Carried, StoreError> {
-        let namespace = self.proc.join("self/ns/pid");
-        let seen = fs::read_link(&namespace).map_err(|source| StoreError::File { what: "read", path: namespace, source })?;
-        if seen != Path::new(HOST_PID_NAMESPACE) {
-            return Err(StoreError::SeesFewTasks);
-        }
-        let mut carried = Carried::default();
-        for process in numbered(&self.proc)? {
-            for task in numbered(&process.join("task"))? {
-                for attribute in ["attr/apparmor/current", "attr/apparmor/exec"] {
-                    carried.note(&self.label(&task.join(attribute))?);
-                }
-            }
-        }
-        Ok(carried)
-    }
-
-    /// A label of a task; empty for one that is gone.
-    fn label(&self, path: &Path) -> Result<String, StoreError> {
-        match self.read(path, MAX_LABEL_BYTES) {
-            // A kernel thread and a task that dies have none, which the kernel calls an invalid argument (`proc_pid_attr_read`).
-            Err(StoreError::File { source, .. }) if is_gone(&source) || source.kind() == std::io::ErrorKind::InvalidInput => {
-                Ok(String::new())
-            }
-            label => label,
-        }
-    }
-
-    fn read(&self, path: &Path, limit: u64) -> Result<String, StoreError> {
-        let failed = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::NotFound if path.starts_with(&self.security) => {
-                StoreError::NotActive { path: self.security.clone() }
-            }
-            _ => StoreError::File { what: "read", path: path.to_owned(), source },
-        };
-        let mut text = String::new();
-        File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(failed)?;
-        Ok(text)
-    }
-
-    /// Writes to a file of AppArmor's in one call, which is what the kernel reads as one request. The inner result is its answer.
-    fn tell(&self, file: &str, bytes: &[u8]) -> Result<std::io::Result<()>, StoreError> {
-        let path = self.security.join(file);
-        let opened = OpenOptions::new().write(true).open(&path);
-        let mut file = opened.map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => StoreError::NotActive { path: self.security.clone() },
-            _ => StoreError::File { what: "open", path, source },
-        })?;
-        Ok(file.write(bytes).and_then(|written| match written == bytes.len() {
-            true => Ok(()),
-            false => Err(std::io::Error::other(format!("it took {written} of {} bytes", bytes.len()))),
-        }))
+        Ok(CompiledProfiles { bytes })
     }
 
     fn run(&self, parser: &Path, name: &str, features: &Path, source: &Path) -> Result<Vec<u8>, StoreError> {
@@ -325,28 +245,6 @@ impl From<crate::Error> for StoreError {
     }
 }
 
-/// The sets whose profiles tasks have.
-#[derive(Default)]
-struct Carried(BTreeSet<String>);
-
-impl Carried {
-    /// Notes a label: `engine//&portcullis.… (enforce)`.
-    fn note(&mut self, label: &str) {
-        let label = label.split(" (").next().unwrap_or(label).trim_end_matches(['\n', '\0']);
-        self.0.extend(label.split("//&").filter(|name| name.starts_with(PREFIX)).map(set_of));
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        self.0.contains(&set_of(name))
-    }
-}
-
-/// The prefix and the hash, which all profiles of a set have in common.
-fn set_of(name: &str) -> String {
-    let hash = name.strip_prefix(PREFIX).unwrap_or(name);
-    format!("{PREFIX}{}", hash.split('.').next().unwrap_or(hash))
-}
-
 /// What a compiled set is kept by: the text, what it is written for, and the parser that reads it.
 fn key(generated: &Generated, parser: &Path) -> Result<String, StoreError> {
     let data = fs::metadata(parser).map_err(|source| StoreError::File { what: "look at", path: parser.to_owned(), source })?;
@@ -376,27 +274,7 @@ fn wait(child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
     }
 }
 
-/// The entries of a directory of `/proc` that are numbers. One that is gone meanwhile has none.
-fn numbered(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let failed = |source| StoreError::File { what: "list", path: directory.to_owned(), source };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut numbered = Vec::new();
-    for entry in entries {
-        match entry {
-            Ok(entry) if entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) => numbered.push(entry.path()),
-            Ok(_) => {}
-            Err(error) if is_gone(&error) => break,
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    Ok(numbered)
-}
-
-fn is_gone(error: &std::io::Error) -> bool {
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 

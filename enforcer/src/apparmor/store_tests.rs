@@ -1,5 +1,8 @@
-use portcullis_policy::meaning::{Action, Class, Object, Origin, Postures, Rule, RuleSet};
+use portcullis_policy::meaning::{Action, Class, Location, Object, Origin, Postures, Rule, RuleSet};
 
+use std::collections::BTreeSet;
+
+use super::super::in_kernel::HOST_PID_NAMESPACE;
 use super::super::{MAX_WRITTEN_BYTES, Variant, generate};
 use super::*;
 
@@ -121,11 +124,12 @@ fn what_the_parser_says_is_told() {
 #[test]
 fn loading_is_one_request() {
     let site = site();
-    let compiled = CompiledProfiles { name: "portcullis.1".to_owned(), bytes: b"binary".to_vec() };
-    site.profiles.load(&compiled).unwrap();
-    assert_eq!(fs::read(site.profiles.security.join(".replace")).unwrap(), b"binary");
+    let compiled = CompiledProfiles { bytes: format!("a{UNNAMED}b{UNNAMED}.1c").into_bytes() };
+    let name = ProfileName::of("c1");
+    site.profiles.load(&compiled, &name).unwrap();
+    assert_eq!(fs::read_to_string(site.profiles.security.join(".replace")).unwrap(), format!("a{name}b{name}.1c"));
     fs::remove_dir_all(&site.profiles.security).unwrap();
-    assert!(matches!(site.profiles.load(&compiled), Err(StoreError::NotActive { .. })));
+    assert!(matches!(site.profiles.load(&compiled, &name), Err(StoreError::NotActive { .. })));
     assert!(matches!(site.profiles.loaded(), Err(StoreError::NotActive { .. })));
 }
 
@@ -146,6 +150,29 @@ fn a_profile_that_somebody_has_or_will_have_stays() {
     let removed = site.profiles.remove_unused(|name| name == "portcullis.c").unwrap();
     assert_eq!(removed, ["portcullis.d"]);
     assert_eq!(fs::read(site.profiles.security.join(".remove")).unwrap(), b"portcullis.d");
+}
+
+#[test]
+fn tasks_are_counted_for_whose_profiles_they_have() {
+    let site = site();
+    site.task(10, 10, "docker-default//&portcullis.a.1 (enforce)\n", "portcullis.a\n");
+    site.task(10, 11, "portcullis.a (enforce)\n", "");
+    site.task(12, 12, "crun//&portcullis.b (mixed)\n", "");
+    let carriers = site.profiles.carriers().unwrap();
+    assert_eq!(carriers, [("portcullis.a".to_owned(), 2), ("portcullis.b".to_owned(), 1)].into());
+}
+
+/// What is compiled under one name and loaded under another is what the parser makes of that other name.
+#[test]
+fn a_name_can_be_changed_after_compiling() {
+    let site = site();
+    let mut set = blocking("/k");
+    std::sync::Arc::make_mut(&mut set.rules[0]).sources = vec![Location::Path(b"/bin/app".to_vec())];
+    let unnamed = generate(&set, Variant::default()).unwrap();
+    let name = ProfileName::of("c1");
+    let named = Generated { text: unnamed.text.replace(UNNAMED, name.as_str()), ..unnamed.clone() };
+    assert_ne!(named.text, unnamed.text);
+    assert_eq!(site.profiles.compile(&unnamed).unwrap().named(&name), site.profiles.compile(&named).unwrap().bytes);
 }
 
 #[test]
