@@ -39,6 +39,8 @@ pub(crate) enum Failure {
         "only alerts and accesses have a verdict, and only alerts a rule; leave out --verdict and --rule, or choose another --class"
     )]
     NoVerdict,
+    #[error("where AppArmor enforces, the agent reads what is denied, and none runs; start it: systemctl start portcullis")]
+    NoDenials,
     #[error("only the agent knows processes and accesses, and none runs; start it: systemctl start portcullis")]
     NoAgent,
     #[error("standard input and output have to be a terminal; `portcullis top --once` prints one frame")]
