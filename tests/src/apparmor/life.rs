@@ -36,19 +36,26 @@ spec:
 
 type Checked = std::result::Result<(), String>;
 
-pub(super) fn run(guest: &Guest, podman: &Podman, report: &mut Report) -> Result<()> {
+/// Ways to start one.
+const WAYS: &[(&str, &[&str])] =
+    &[("plain", &[]), ("no-new-privileges", &["--security-opt=no-new-privileges"]), ("privileged", &["--privileged"])];
+
+pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
+    let name = |runtime: Runtime, what: &str| format!("apparmor/podman/{}/{what}", runtime.name());
+    let ways = guest.runtimes.iter().flat_map(|runtime| WAYS.iter().map(move |(what, options)| (*runtime, *what, *options)));
+    let ways: Vec<_> = ways.filter(|(runtime, what, _)| guest.wants(&name(*runtime, what))).collect();
+    if ways.is_empty() {
+        return Ok(());
+    }
+    let Some(podman) = Podman::prepare(guest)? else {
+        report.skip("apparmor/podman", "podman is not installed");
+        return Ok(());
+    };
     guest.set_policies(&[("life", POLICY)])?;
-    for runtime in guest.runtimes.iter().copied() {
+    for (runtime, what, options) in ways {
         let podman = podman.with(guest, runtime);
-        for (what, options) in
-            [("plain", &[][..]), ("no-new-privileges", &["--security-opt=no-new-privileges"]), ("privileged", &["--privileged"])]
-        {
-            let name = format!("apparmor/podman/{}/{what}", runtime.name());
-            if guest.wants(&name) {
-                report.run(&name, || life(guest, &podman, runtime, options));
-                podman.call(&["rm", "-f", "--ignore", "-t", "0", NAME])?;
-            }
-        }
+        report.run(&name(runtime, what), || life(guest, &podman, runtime, options));
+        podman.call(&["rm", "-f", "--ignore", "-t", "0", NAME])?;
     }
     Ok(())
 }

@@ -9,7 +9,6 @@ mod life;
 use std::path::{Path, PathBuf};
 
 use crate::guest::{self, Guest};
-use crate::podman::Podman;
 use crate::report::Report;
 use crate::{Failure, Result, starts};
 
@@ -33,12 +32,7 @@ pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> 
         report.run("apparmor/backend", || told(&guest));
     }
     starts::run(&guest, "apparmor/starts", report)?;
-    if guest.wants("apparmor/podman") {
-        match Podman::prepare(&guest)? {
-            None => report.skip("apparmor/podman", "podman is not installed"),
-            Some(podman) => life::run(&guest, &podman, report)?,
-        }
-    }
+    life::run(&guest, report)?;
     faults::run(&guest, report)?;
     agent::run(&guest, report)?;
     conformance::run(&guest, corpus, report)
