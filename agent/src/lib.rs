@@ -21,6 +21,7 @@
 
 pub mod alerts;
 mod answers;
+mod audit;
 pub mod control;
 mod doorway;
 mod error;

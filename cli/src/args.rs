@@ -94,6 +94,9 @@ pub(crate) enum Policy {
         /// Unknown fields are warnings.
         #[arg(long)]
         lenient: bool,
+        /// What is to enforce the rules: `auto` is what does on this host.
+        #[arg(long, value_enum, default_value = "bpf")]
+        backend: BackendChoice,
         #[command(flatten)]
         format: Format,
     },
@@ -141,6 +144,16 @@ pub(crate) struct Explain {
     pub annotations: Vec<(String, String)>,
     #[command(flatten)]
     pub format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendChoice {
+    /// BPF LSM.
+    Bpf,
+    /// AppArmor.
+    Apparmor,
+    /// BPF LSM where this host's kernel runs it, else AppArmor.
+    Auto,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -1,6 +1,10 @@
 //! `portcullis doctor`: what this host can do, and the line that fixes what is missing.
 
+use std::path::Path;
+
 use portcullis_ebpf::{Kernel, Ladder, Lsm};
+use portcullis_enforcer::{Config, Enforcer};
+use portcullis_policy::Backend;
 use serde::Serialize;
 
 use crate::args::Output;
@@ -9,6 +13,8 @@ use crate::{Answer, output};
 
 #[derive(Serialize)]
 struct Diagnosis {
+    backend: Backend,
+    backend_reason: String,
     can_enforce: bool,
     loaded: bool,
     bpf_lsm: Option<bool>,
@@ -25,15 +31,20 @@ struct Finding {
     fix: Option<String>,
 }
 
-pub(crate) fn doctor(format: Output) -> Result<Answer, Failure> {
+pub(crate) fn doctor(config: Option<&Path>, format: Output) -> Result<Answer, Failure> {
+    let enforcer = Enforcer::open(Config::read(config)?)?;
+    let chosen = enforcer.chosen();
     let probe = Kernel::probe();
+    let by_profiles = (chosen.backend == Backend::AppArmor).then(|| enforcer.load());
     let loaded = match Kernel::open() {
         Ok(_) => true,
         Err(portcullis_ebpf::Error::NotLoaded) => false,
         Err(error) => return Err(error.into()),
     };
     let diagnosis = Diagnosis {
-        can_enforce: probe.can_enforce(),
+        backend: chosen.backend,
+        backend_reason: chosen.reason.to_string(),
+        can_enforce: by_profiles.as_ref().map_or(probe.can_enforce(), Result::is_ok),
         loaded,
         bpf_lsm: match probe.lsm {
             Lsm::Active => Some(true),
@@ -49,7 +60,13 @@ pub(crate) fn doctor(format: Output) -> Result<Answer, Failure> {
         findings: probe
             .findings
             .into_iter()
-            .map(|finding| Finding { fatal: finding.fatal, what: finding.what, fix: finding.fix })
+            // What is in the way of the programs is in nobody's where AppArmor enforces.
+            .map(|finding| Finding { fatal: finding.fatal && by_profiles.is_none(), what: finding.what, fix: finding.fix })
+            .chain(by_profiles.iter().filter_map(|ready| ready.as_ref().err()).map(|error| Finding {
+                fatal: true,
+                what: error.to_string(),
+                fix: None,
+            }))
             .collect(),
     };
     match format {
@@ -62,10 +79,16 @@ pub(crate) fn doctor(format: Output) -> Result<Answer, Failure> {
 fn show(diagnosis: &Diagnosis) -> Result<(), Failure> {
     let verdict = match (diagnosis.can_enforce, diagnosis.loaded, diagnosis.bpf_lsm) {
         (false, ..) => "cannot enforce policies",
+        _ if diagnosis.backend == Backend::AppArmor => "can enforce policies",
         (true, true, _) | (true, _, Some(_)) => "can enforce policies",
         (true, false, None) => "may be able to enforce policies; `portcullis load` finds out",
     };
     output::line(&format!("This host {verdict}."))?;
+    let name = if diagnosis.backend == Backend::AppArmor { "AppArmor" } else { "BPF LSM" };
+    output::line(&format!("  backend      {name}: {}", diagnosis.backend_reason))?;
+    if diagnosis.backend == Backend::AppArmor {
+        output::line("  carrier      portcullis-runtime, where an engine runs it: contrib/runtime")?;
+    }
     let loaded = if diagnosis.loaded { "loaded" } else { "not loaded; `portcullis load` does, and so does the first container" };
     output::line(&format!("  programs     {loaded}"))?;
     if let Some(access) = diagnosis.path_access {

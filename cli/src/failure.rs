@@ -39,6 +39,8 @@ pub(crate) enum Failure {
         "only alerts and accesses have a verdict, and only alerts a rule; leave out --verdict and --rule, or choose another --class"
     )]
     NoVerdict,
+    #[error("where AppArmor enforces, the agent reads what is denied, and none runs; start it: systemctl start portcullis")]
+    NoDenials,
     #[error("only the agent knows processes and accesses, and none runs; start it: systemctl start portcullis")]
     NoAgent,
     #[error("standard input and output have to be a terminal; `portcullis top --once` prints one frame")]
@@ -49,6 +51,10 @@ pub(crate) enum Failure {
     NoSample(String),
     #[error("the system gives no thread: {0}; raise the limit of tasks")]
     Thread(std::io::Error),
+    #[error(
+        "this kernel runs neither BPF LSM nor AppArmor, or /sys/kernel/security/lsm cannot be read; name the backend: --backend bpf or --backend apparmor"
+    )]
+    NoBackend,
     #[error("no cases in there; name expectation files, or directories that hold files called *{ending}")]
     NothingToTest { ending: &'static str },
     #[error("writing the answer: {0}")]

@@ -5,11 +5,22 @@ use std::path::Path;
 use portcullis_agent::control::{AgentStatus, Call};
 use portcullis_ebpf::{Kernel, Options};
 use portcullis_enforcer::{Config, Enforcer};
+use portcullis_policy::Backend;
 
 use crate::failure::Failure;
 use crate::{Answer, agent, output};
 
-pub(crate) fn load(anew: bool) -> Result<Answer, Failure> {
+pub(crate) fn load(config: Option<&Path>, anew: bool) -> Result<Answer, Failure> {
+    let enforcer = Enforcer::open(Config::read(config)?)?;
+    let chosen = enforcer.chosen();
+    if chosen.backend == Backend::AppArmor {
+        enforcer.load()?;
+        output::line(&format!(
+            "AppArmor enforces on this host ({}): its profiles are loaded with each container",
+            chosen.reason
+        ))?;
+        return Ok(Answer::Yes);
+    }
     let kernel = Kernel::load(Options { anew, ..Options::default() })?;
     for note in kernel.notes() {
         eprintln!("portcullis: {note}");

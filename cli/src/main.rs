@@ -51,13 +51,15 @@ fn run(cli: Cli) -> Result<Answer, Failure> {
     let config = cli.config.as_deref();
     match cli.command {
         Command::Agent => agent::agent(config, false),
-        Command::Load { anew } => load::load(anew),
+        Command::Load { anew } => load::load(config, anew),
         Command::Unload { force } => load::unload(config, force),
         Command::Status { format } => status::status(config, format.output),
-        Command::Doctor { format } => doctor::doctor(format.output),
+        Command::Doctor { format } => doctor::doctor(config, format.output),
         Command::Who { container, format } => who::who(config, &container, format.output),
         Command::Tree { container, format } => tree::tree(config, &container, format.output),
-        Command::Policy(Policy::Check { paths, lenient, format }) => policy_check::check(&paths, lenient, format.output),
+        Command::Policy(Policy::Check { paths, lenient, backend, format }) => {
+            policy_check::check(config, &paths, lenient, backend, format.output)
+        }
         Command::Policy(Policy::List { format }) => policy_list::list(config, format.output),
         Command::Policy(Policy::Explain(explain)) => policy_explain::explain(config, &explain),
         Command::Policy(Policy::Test { paths, format }) => policy_test::test(&paths, format.output),

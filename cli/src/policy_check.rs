@@ -1,17 +1,19 @@
 //! `portcullis policy check`: everything that is wrong, and what becomes of each rule.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use portcullis_policy::{Backend, Diagnostic, Options, RuleReport, Support, report};
+use portcullis_enforcer::{Chosen, Config, Reason, apparmor};
+use portcullis_policy::{Backend, Diagnostic, Options, Policy, RuleReport, Support, report};
 use serde::Serialize;
 
-use crate::args::Output;
+use crate::args::{BackendChoice, Output};
 use crate::failure::Failure;
 use crate::{Answer, output, policy_files};
 
 #[derive(Serialize)]
 struct Checked {
     file: PathBuf,
+    backend: Backend,
     policies: Vec<CheckedPolicy>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
@@ -32,15 +34,19 @@ struct Totals {
     none: usize,
 }
 
-pub(crate) fn check(paths: &[PathBuf], lenient: bool, format: Output) -> Result<Answer, Failure> {
+pub(crate) fn check(
+    config: Option<&Path>,
+    paths: &[PathBuf],
+    lenient: bool,
+    choice: BackendChoice,
+    format: Output,
+) -> Result<Answer, Failure> {
+    let backend = backend(config, choice)?;
     let mut totals = Totals::default();
     for path in policy_files::policies(paths)? {
         let file = policy_files::read(&path, Options { lenient })?;
-        let policies: Vec<CheckedPolicy> = file
-            .parsed
-            .policies()
-            .map(|policy| CheckedPolicy { policy: policy.id(), rules: report(policy, Backend::Bpf) })
-            .collect();
+        let policies: Vec<CheckedPolicy> =
+            file.parsed.policies().map(|policy| CheckedPolicy { policy: policy.id(), rules: rules(policy, backend) }).collect();
         totals.accepted += policies.len();
         totals.refused += file.parsed.documents.iter().filter(|document| document.is_err()).count();
         for rule in policies.iter().flat_map(|policy| &policy.rules) {
@@ -53,7 +59,7 @@ pub(crate) fn check(paths: &[PathBuf], lenient: bool, format: Output) -> Result<
         match format {
             Output::Json => {
                 let errors = file.parsed.errors().cloned().collect();
-                output::json(&Checked { file: path, policies, errors, warnings: file.parsed.warnings })?;
+                output::json(&Checked { file: path, backend, policies, errors, warnings: file.parsed.warnings })?;
             }
             Output::Table => {
                 for error in file.parsed.errors() {
@@ -68,11 +74,35 @@ pub(crate) fn check(paths: &[PathBuf], lenient: bool, format: Output) -> Result<
     }
     if format == Output::Table {
         output::line(&format!(
-            "{} accepted, {} refused; rules: {} full, {} partial, {} not enforced",
-            totals.accepted, totals.refused, totals.full, totals.partial, totals.none
+            "{} accepted, {} refused; rules under {}: {} full, {} partial, {} not enforced",
+            totals.accepted,
+            totals.refused,
+            backend.name(),
+            totals.full,
+            totals.partial,
+            totals.none
         ))?;
     }
     Ok(if totals.refused == 0 { Answer::Yes } else { Answer::No })
+}
+
+/// The backend that was chosen.
+fn backend(config: Option<&Path>, choice: BackendChoice) -> Result<Backend, Failure> {
+    match choice {
+        BackendChoice::Bpf => Ok(Backend::Bpf),
+        BackendChoice::Apparmor => Ok(Backend::AppArmor),
+        BackendChoice::Auto => match Chosen::of_host(Config::read(config)?.backend) {
+            Chosen { reason: Reason::Nothing, .. } => Err(Failure::NoBackend),
+            chosen => Ok(chosen.backend),
+        },
+    }
+}
+
+fn rules(policy: &Policy, backend: Backend) -> Vec<RuleReport> {
+    match backend {
+        Backend::Bpf => report(policy, backend),
+        Backend::AppArmor => apparmor::report(policy),
+    }
 }
 
 fn show(policy: &CheckedPolicy) -> Result<(), Failure> {

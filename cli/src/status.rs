@@ -5,6 +5,7 @@ use std::path::Path;
 use portcullis_agent::control::{AgentStatus, Call};
 use portcullis_ebpf::Kernel;
 use portcullis_enforcer::{ArmedContainer, Config, Enforcer, Problem, Status, Unprotected};
+use portcullis_policy::Backend;
 use serde::Serialize;
 
 use crate::args::Output;
@@ -14,6 +15,11 @@ use crate::{Answer, agent, agent_status, output};
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
+    backend: Backend,
+    /// Why it is that one.
+    backend_reason: String,
+    /// Why it cannot enforce.
+    backend_trouble: Option<String>,
     loaded: bool,
     /// Nothing if there is none, or it does not answer.
     agent: Option<AgentStatus>,
@@ -55,7 +61,13 @@ pub(crate) fn status(config: Option<&Path>, format: Output) -> Result<Answer, Fa
     let (agent, agent_is_silent) = agent::ask_or_tell(enforcer.config(), Call::Status);
     let kernel = in_kernel()?;
     let policies = enforcer.policies()?;
+    let chosen = enforcer.chosen();
+    // That there are no programs yet is no trouble: the first container loads them.
+    let trouble = if chosen.backend == Backend::AppArmor { enforcer.load().err() } else { None };
     let report = Report {
+        backend: chosen.backend,
+        backend_reason: chosen.reason.to_string(),
+        backend_trouble: trouble.map(|error| error.to_string()),
         loaded: kernel.is_some(),
         agent,
         kernel,
@@ -68,7 +80,8 @@ pub(crate) fn status(config: Option<&Path>, format: Output) -> Result<Answer, Fa
         Output::Json => output::json(&report)?,
         Output::Table => show(&report)?,
     }
-    let well = report.loaded
+    let well = (report.loaded || report.backend == Backend::AppArmor)
+        && report.backend_trouble.is_none()
         && report.problems.is_empty()
         && report.unprotected.is_empty()
         && !agent_is_silent
@@ -106,7 +119,13 @@ fn in_kernel() -> Result<Option<InKernel>, Failure> {
 }
 
 fn show(report: &Report) -> Result<(), Failure> {
+    let name = if report.backend == Backend::AppArmor { "AppArmor" } else { "BPF LSM" };
+    output::line(&format!("{name} enforces on this host: {}", report.backend_reason))?;
+    if let Some(trouble) = &report.backend_trouble {
+        output::line(&format!("NOT READY: {}", output::printable(trouble)))?;
+    }
     match &report.kernel {
+        None if report.backend == Backend::AppArmor => {}
         None => output::line("not loaded: nothing is enforced until `portcullis load` or the first container with a policy")?,
         Some(kernel) => {
             output::line(&format!(

@@ -106,6 +106,7 @@ fn show(container: &ArmedContainer, rules: &[ShownRule], trouble: Option<&Troubl
         Status::Armed if record.audited => "armed, audited only: nothing is denied",
         Status::Armed => "armed",
         Status::Leaving => "stopped; its last tasks are still under its policy",
+        Status::Lost if record.confinement.is_some() => "NOT in force: no task of it has its AppArmor profile",
         Status::Lost => "NOT in force: the kernel programs were unloaded",
     };
     output::line(&format!("{}  {}", output::printable(&record.name), record.id))?;
@@ -114,6 +115,10 @@ fn show(container: &ArmedContainer, rules: &[ShownRule], trouble: Option<&Troubl
     if let Some(trouble) = trouble {
         output::line(&format!("  NOT UP TO DATE: {}", output::printable(&trouble.error)))?;
     }
+    output::line(&match &record.confinement {
+        Some(confinement) => format!("  by        AppArmor, profile {}", confinement.profile),
+        None => "  by        BPF LSM".to_owned(),
+    })?;
     output::line(&format!("  tasks     {}", container.tasks))?;
     let policies = if record.policies.is_empty() { "none any more".to_owned() } else { record.policies.join(", ") };
     output::line(&format!("  policies  {} (generation {})", output::printable(&policies), record.generation))?;

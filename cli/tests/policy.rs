@@ -86,6 +86,20 @@ fn check_as_json_is_one_value_a_file() {
 }
 
 #[test]
+fn check_tells_what_apparmor_makes_of_a_rule() {
+    let directory = directory(&[("secrets.yaml", POLICY)]);
+    let bpf = portcullis(directory.path(), &["policy", "check", "secrets.yaml"]);
+    assert!(stdout(&bpf).contains("rules under bpf:") && !stdout(&bpf).contains("AppArmor"), "{}", stdout(&bpf));
+    let apparmor = portcullis(directory.path(), &["policy", "check", "--backend", "apparmor", "secrets.yaml"]);
+    assert_eq!(apparmor.status.code(), Some(0), "{}", stderr(&apparmor));
+    let text = stdout(&apparmor);
+    assert!(text.contains("rules under apparmor: 0 full, 2 partial, 0 not enforced"), "{text}");
+    assert!(text.contains("no_new_privs"), "{text}");
+    let json = portcullis(directory.path(), &["policy", "check", "--backend", "apparmor", "secrets.yaml", "-o", "json"]);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&json.stdout).unwrap()["backend"], "apparmor");
+}
+
+#[test]
 fn explain_names_the_line_that_decides() {
     let directory = directory(&[("secrets.yaml", POLICY)]);
     let ask = |rest: &[&str]| {

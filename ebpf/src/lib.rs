@@ -42,7 +42,7 @@ pub use inventory::ProgramInfo;
 pub use kernel::Kernel;
 pub use labels::FIRST_PID_NS;
 pub use load::Options;
-pub use probe::{Finding, Lsm, Probe};
+pub use probe::{Finding, Lsm, Probe, lsm};
 pub use programs::Ladder;
 pub use segment::Segment;
 

@@ -106,7 +106,9 @@ fn kernel_fix(attach: &Attach) -> &'static str {
     }
 }
 
-fn lsm() -> Lsm {
+/// Whether the BPF security module is active, by the kernel's own list.
+#[must_use]
+pub fn lsm() -> Lsm {
     fs::read_to_string(LSM_LIST).map_or(Lsm::Unknown, |list| parse_lsm(&list))
 }
 

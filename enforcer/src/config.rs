@@ -3,6 +3,7 @@
 //! ```yaml
 //! policyDir: /etc/portcullis/policies
 //! stateDir: /run/portcullis
+//! backend: auto              # bpf or apparmor; auto: BPF LSM where the kernel runs it, else AppArmor
 //! failPolicy: enforce        # or permit: a container that cannot be armed starts all the same, with a record
 //! defaultPosture:            # for what an allow-list does not list: audit or block
 //!   file: audit
@@ -57,8 +58,8 @@ use saphyr_parser::{Event, Marker, Parser};
 pub use self::feeder::{Feeder, Protection, Tcp, Tls};
 pub use self::monitor::{Monitor, MonitorEnabled};
 pub use self::sinks::{FileSink, LineFormat, OtlpSink, SinkEvents, Sinks};
-use crate::Error;
-use crate::files;
+use crate::backend::BackendChoice;
+use crate::{Error, files};
 
 /// Where the configuration is if nothing else is said.
 pub const CONFIG_FILE: &str = "/etc/portcullis/config.yaml";
@@ -76,9 +77,10 @@ const LISTS: [(&str, &str, &str); 3] = [
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 30] = [
+const FIELDS: [&str; 31] = [
     "policyDir",
     "stateDir",
+    "backend",
     "failPolicy",
     "defaultPosture",
     "defaultPosture.file",
@@ -159,6 +161,8 @@ pub struct Config {
     pub policy_dir: PathBuf,
     /// What is armed, and with what.
     pub state_dir: PathBuf,
+    /// What enforces.
+    pub backend: BackendChoice,
     /// What happens to a container that cannot be armed.
     pub fail_policy: FailPolicy,
     /// The postures where no annotation sets one.
@@ -184,6 +188,7 @@ impl Default for Config {
         Config {
             policy_dir: PathBuf::from("/etc/portcullis/policies"),
             state_dir: PathBuf::from("/run/portcullis"),
+            backend: BackendChoice::default(),
             fail_policy: FailPolicy::default(),
             postures: Postures::default(),
             control_socket: None,
@@ -250,6 +255,14 @@ impl Config {
         match field.name.as_str() {
             "policyDir" => self.policy_dir = absolute(field)?,
             "stateDir" => self.state_dir = absolute(field)?,
+            "backend" => {
+                self.backend = match value {
+                    "auto" => BackendChoice::Auto,
+                    "bpf" => BackendChoice::Bpf,
+                    "apparmor" => BackendChoice::AppArmor,
+                    _ => return Err(format!("backend is `{value}`; write auto, bpf or apparmor")),
+                }
+            }
             "failPolicy" => {
                 self.fail_policy = match value {
                     "enforce" => FailPolicy::Enforce,

@@ -1,21 +1,23 @@
 //! Plan, arm, disarm, list: what every door calls.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_ebpf::{Kernel, Options, abi};
-use portcullis_policy::ContainerFacts;
+use portcullis_policy::{Backend, ContainerFacts};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::apparmor::{Profiles, Variant};
+use crate::backend::Chosen;
 use crate::place::{PlaceError, ProcessError};
-use crate::plan::{self, Container, Enforce, Plan, Target};
+use crate::plan::{self, Confining, Container, Enforce, Form, Plan, Target};
 use crate::policy_dir::{Policies, PolicyDir};
 use crate::slots::{self, FIRST_GENERATION, Tenancy, Tenant};
 use crate::state::{ContainerRecord, StateDir, Unprotected, hex};
 use crate::tables::Tables;
-use crate::{Config, Error, sets};
+use crate::{Config, Error, confine, sets};
 
 /// The enforcer of this host.
 ///
@@ -25,17 +27,19 @@ pub struct Enforcer {
     state: StateDir,
     policies: RwLock<Option<Arc<Policies>>>,
     kernel: Mutex<Option<Arc<Kernel>>>,
+    profiles: Profiles,
+    chosen: OnceLock<Chosen>,
 }
 
 /// A container that is armed now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Armed {
+pub(crate) struct Armed {
     /// Its slot.
-    pub slot: u32,
+    pub(crate) slot: u32,
     /// Its policy set.
-    pub set: u32,
+    pub(crate) set: u32,
     /// Whether the set was in the kernel already.
-    pub reused: bool,
+    pub(crate) reused: bool,
 }
 
 /// A record joined with what the kernel has.
@@ -71,7 +75,18 @@ impl Enforcer {
     pub fn open(config: Config) -> Result<Enforcer, Error> {
         let state = StateDir::at(&config.state_dir);
         state.create()?;
-        Ok(Enforcer { config, state, policies: RwLock::new(None), kernel: Mutex::new(None) })
+        let profiles = Profiles::of_host(&config.state_dir);
+        let (policies, kernel, chosen) = (RwLock::new(None), Mutex::new(None), OnceLock::new());
+        Ok(Enforcer { config, state, policies, kernel, profiles, chosen })
+    }
+
+    /// What enforces on this host.
+    pub fn chosen(&self) -> Chosen {
+        *self.chosen.get_or_init(|| Chosen::of_host(self.config.backend))
+    }
+
+    pub(crate) fn profiles(&self) -> &Profiles {
+        &self.profiles
     }
 
     /// The configuration.
@@ -114,15 +129,28 @@ impl Enforcer {
     /// [`Error::Compile`], or if the policies cannot be read.
     pub fn plan(&self, container: &Container<'_>) -> Result<Plan, Error> {
         let policies = self.policies()?;
-        let in_kernel = |hash| self.kernel().is_ok_and(|kernel| matches!(sets::find(&*kernel, hash), Ok(Some(_))));
-        plan::plan(&self.config, &self.state, &policies.policies, container, in_kernel)
+        plan::plan(&self.config, &policies.policies, container, |set, hash, audited| match self.chosen().backend {
+            Backend::Bpf if self.kernel().is_ok_and(|kernel| matches!(sets::find(&*kernel, hash), Ok(Some(_)))) => {
+                Ok(Form::Tables(None))
+            }
+            Backend::Bpf => Ok(Form::Tables(Some(plan::tables(&self.state, set, hash, container.facts)?))),
+            Backend::AppArmor => {
+                let no_new_privileges = container.no_new_privileges;
+                let compiled = confine::compile(&self.profiles, set, Variant { audited, no_new_privileges }, container.facts)?;
+                Ok(Form::Profiles(Confining { compiled, no_new_privileges }))
+            }
+        })
     }
 
-    /// Makes sure that the kernel programs of this build are in force, whatever was opened before.
+    /// Makes sure that this host can enforce: that the kernel programs of this build are in force, whatever was opened before, or
+    /// that AppArmor is there.
     ///
     /// # Errors
-    /// If this host cannot run them.
+    /// If it cannot.
     pub fn load(&self) -> Result<(), Error> {
+        if self.chosen().backend == Backend::AppArmor {
+            return Ok(self.profiles.check()?);
+        }
         let kernel = Kernel::load(Options::default())?;
         *self.kernel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(kernel));
         Ok(())
@@ -134,8 +162,11 @@ impl Enforcer {
     ///
     /// # Errors
     /// If the kernel programs are not loaded, or have no room.
-    pub fn arm(&self, plan: &Enforce, target: &Target<'_>) -> Result<Armed, Error> {
-        arm_in(&*self.kernel()?, &self.state, plan, target)
+    pub fn arm(&self, plan: &Enforce, target: &Target<'_>) -> Result<(), Error> {
+        match plan.form {
+            Form::Tables(_) => arm_in(&*self.kernel()?, &self.state, plan, target).map(drop),
+            Form::Profiles(ref profile) => confine::arm(&self.profiles, &self.state, plan, profile, target),
+        }
     }
 
     /// Takes out of force whatever was armed or recorded for an id; whether there was anything.
@@ -147,6 +178,10 @@ impl Enforcer {
         let unprotected = self.state.remove_unprotected(id)?;
         let _lock = self.state.lock()?;
         let Some(record) = self.state.container(id)? else { return Ok(known || unprotected) };
+        if let Some(confinement) = &record.confinement {
+            confine::disarm(&self.profiles, &self.state, &record, &confinement.profile)?;
+            return Ok(true);
+        }
         match self.kernel() {
             Ok(kernel) => disarm_in(&*kernel, &self.state, &record)?,
             Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => {
@@ -168,8 +203,16 @@ impl Enforcer {
             Err(error) => return Err(error),
         };
         let labels = kernel.as_ref().map(|kernel| kernel.labels()).transpose()?.unwrap_or_default();
-        let joined = |record| join(kernel.as_deref(), &labels, record);
-        self.state.containers()?.into_iter().map(joined).collect()
+        let records = self.state.containers()?;
+        let confined = match records.iter().any(|record| record.confinement.is_some()) {
+            true => confine::InForce::of(&self.profiles)?,
+            false => confine::InForce::default(),
+        };
+        let joined = |record: ContainerRecord| match &record.confinement {
+            Some(confinement) => Ok(confined.join(&confinement.profile.clone(), record)),
+            None => join(kernel.as_deref(), &labels, record),
+        };
+        records.into_iter().map(joined).collect()
     }
 
     /// Leaves a record that a container runs without protection.
@@ -181,11 +224,13 @@ impl Enforcer {
         self.state.write_unprotected(&Unprotected { id: id.to_owned(), name: name.to_owned(), reason: reason.to_owned(), at })
     }
 
-    /// Forgets what was armed, after the kernel programs have been unloaded.
+    /// Forgets what was armed, after the kernel programs have been unloaded. Profiles that tasks have deny nothing any more.
     ///
     /// # Errors
-    /// If a record cannot be removed.
+    /// If a record cannot be removed, or a profile not replaced.
     pub fn forget(&self) -> Result<(), Error> {
+        let mut confined = self.state.containers()?.into_iter().filter(|record| record.confinement.is_some());
+        confined.try_for_each(|record| self.confine_to_nothing(&record.id))?;
         let _lock = self.state.lock()?;
         self.state.forget()
     }
@@ -276,9 +321,10 @@ pub(crate) fn set_of<T: Tables>(
         None => {
             // Planned when the kernel had the set, and freed since then: made again.
             let made;
-            let compiled = match &plan.compiled {
-                Some(compiled) => compiled,
-                None => {
+            let compiled = match &plan.form {
+                Form::Tables(Some(compiled)) => compiled,
+                // Of profiles there are no tables, where another backend was chosen meanwhile.
+                Form::Tables(None) | Form::Profiles(_) => {
                     made = plan::tables(state, &plan.set, plan.hash, facts)?;
                     &made
                 }
@@ -302,28 +348,34 @@ pub(crate) fn disarm_in<T: Tables>(tables: &T, state: &StateDir, record: &Contai
     let removed = if disarmed.is_ok() { state.remove_container(&record.id).map(drop) } else { Ok(()) };
     let swept = slots::free_left(tables)
         .and_then(|()| sets::sweep(tables, boottime_seconds()))
-        .and_then(|()| keep_rule_sets(tables, state));
+        .and_then(|()| keep_rule_sets(state, || used_sets(tables)));
     disarmed.and(removed).and(retired).and(swept)
 }
 
 /// Rules of sets that the kernel no longer has explain nothing, but for events that are read late.
-fn keep_rule_sets<T: Tables>(tables: &T, state: &StateDir) -> Result<(), Error> {
+pub(crate) fn keep_rule_sets(state: &StateDir, in_use: impl FnOnce() -> Result<BTreeSet<String>, Error>) -> Result<(), Error> {
     /// To find out which are needed, every record is read: not at each container's end.
     const MAX_UNASKED: usize = 1024;
     if state.rule_sets()? <= MAX_UNASKED {
         return Ok(());
     }
     let mut hashes = state.explained_sets()?;
+    hashes.append(&mut in_use()?);
+    state.keep_rule_sets(|hash| hashes.contains(hash))
+}
+
+fn used_sets<T: Tables>(tables: &T) -> Result<BTreeSet<String>, Error> {
+    let mut hashes = BTreeSet::new();
     for index in 0..abi::MAX_SETS {
         let set = tables.read_set(index)?;
         if set.flags != 0 {
             hashes.insert(hex(set.hash));
         }
     }
-    state.keep_rule_sets(|hash| hashes.contains(hash))
+    Ok(hashes)
 }
 
-fn record(plan: &Enforce, target: &Target<'_>, set: u32, tenancy: Tenancy) -> ContainerRecord {
+pub(crate) fn record(plan: &Enforce, target: &Target<'_>, set: u32, tenancy: Tenancy) -> ContainerRecord {
     let ContainerFacts { id, name, image, namespace, pod, labels, owner, .. } = target.facts;
     ContainerRecord {
         id: id.clone(),
@@ -347,10 +399,11 @@ fn record(plan: &Enforce, target: &Target<'_>, set: u32, tenancy: Tenancy) -> Co
         generation: FIRST_GENERATION,
         adopting: target.running,
         earlier: Vec::new(),
+        confinement: None,
     }
 }
 
-fn seconds_since_1970() -> u64 {
+pub(crate) fn seconds_since_1970() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::apparmor::{GenerateError, ProfileName, StoreError};
 use crate::automaton::CompileError;
 
 /// Why something could not be planned, armed, disarmed or told. Each says what to do where there is something to do.
@@ -71,6 +72,58 @@ pub enum Error {
         /// Why.
         #[source]
         source: CompileError,
+    },
+    /// The rules of the container cannot be profiles.
+    #[error("the policies of container `{container}` cannot be AppArmor profiles: {source}")]
+    Generate {
+        /// Its name or id.
+        container: String,
+        /// Why.
+        #[source]
+        source: GenerateError,
+    },
+    /// AppArmor, its parser or its profiles.
+    #[error(transparent)]
+    AppArmor(#[from] StoreError),
+    /// Nobody gave a container the label that AppArmor confines it by.
+    #[error(
+        "AppArmor is to confine container `{container}`, and its configuration has not got it the label {profile}; have the engine run it by portcullis-runtime, see contrib/runtime"
+    )]
+    NoCarrier {
+        /// Its name or id.
+        container: String,
+        /// The profile.
+        profile: ProfileName,
+    },
+    /// A process has not the label that it must have.
+    #[error(
+        "process {pid} of container `{container}` is not confined by its AppArmor profile {profile}, but by `{label}`; start the container again"
+    )]
+    Unconfined {
+        /// Its name or id.
+        container: String,
+        /// Its pid.
+        pid: u32,
+        /// The profile.
+        profile: ProfileName,
+        /// What confines it.
+        label: String,
+    },
+    /// A container that AppArmor confines, and nobody knows where or by which rules.
+    #[error("the records of container `{container}` are gone, so what may be executed in it cannot be told; start it again")]
+    NoRecord {
+        /// Its name or id.
+        container: String,
+    },
+    /// A policy denies what a runtime is about to execute.
+    #[error("permission denied: {policy} ({place}) denies executing {path}")]
+    Denied {
+        /// What was to be executed.
+        path: String,
+        /// The policy; a posture, where no rule speaks of it.
+        policy: String,
+        /// Where the rule is written.
+        place: String,
     },
     /// All slots are taken.
     #[error("{limit} containers are armed on this host, which is the most there can be; stop one")]

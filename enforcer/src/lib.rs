@@ -7,8 +7,11 @@
 //! Two processes may do so at once; a lock in the state directory orders what they write. Nothing here has to stay alive for
 //! what it armed.
 
+pub mod apparmor;
 pub mod automaton;
+mod backend;
 mod config;
+mod confine;
 mod enforcer;
 mod error;
 mod files;
@@ -19,6 +22,7 @@ mod model;
 pub mod place;
 mod plan;
 mod policy_dir;
+pub mod program;
 mod root;
 mod sets;
 mod slots;
@@ -26,16 +30,17 @@ mod state;
 mod tables;
 pub mod unknown;
 
+pub use backend::{BackendChoice, Chosen, Reason};
 pub use config::{
     CONFIG_FILE, Config, FailPolicy, Feeder, FileSink, LineFormat, MAX_CONFIG_BYTES, Monitor, MonitorEnabled, Nri, NriEnabled,
     OtlpSink, Protection, SinkEvents, Sinks, Tcp, Tls,
 };
-pub use enforcer::{Armed, ArmedContainer, Enforcer, Status};
+pub use enforcer::{ArmedContainer, Enforcer, Status};
 pub use error::Error;
 pub use known::{Door, Known};
 pub use live::{Expected, Refreshed, Started};
-pub use plan::{Container, Enforce, Plan, Target};
+pub use plan::{Container, Enforce, Plan, Starting, Target};
 pub use policy_dir::{MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies, PolicyDir, Problem};
 pub use root::ContainerRoot;
-pub use state::{ContainerRecord, Earlier, StateDir, Unprotected, hex};
+pub use state::{Confinement, ContainerRecord, Earlier, StateDir, Unprotected, hex};
 pub use unknown::Missing;

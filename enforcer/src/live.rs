@@ -8,16 +8,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use portcullis_ebpf::abi;
 use portcullis_policy::meaning::RuleSet;
-use portcullis_policy::{ContainerFacts, Mode, select};
+use portcullis_policy::{Backend, ContainerFacts, Mode, select};
 
 use crate::automaton::content_hash;
 use crate::enforcer::{arm_in, boottime_seconds, set_of};
 use crate::known::{Door, Known};
 use crate::place::{Cgroup, Host, Place, PlaceError, ProcessError};
-use crate::plan::{Container, Enforce, Plan, Target};
+use crate::plan::{Container, Enforce, Form, Plan, Target};
 use crate::state::{StateDir, hex};
 use crate::tables::Tables;
-use crate::{Enforcer, Error, sets, slots, unknown};
+use crate::{Enforcer, Error, confine, sets, slots, unknown};
 
 /// How often all tasks are visited until none without a label is met. Two passes are enough for all but a fork bomb.
 const MAX_PASSES: u32 = 64;
@@ -146,8 +146,14 @@ impl Enforcer {
     fn bring(&self, known: &Known, root: &OwnedFd, running: bool) -> Result<Refreshed, Error> {
         unknown::check(&self.policies()?.policies, &known.facts, &known.missing)?;
         let Some(place) = &known.place else { return Ok(Refreshed::Expected) };
-        let target = Target { facts: &known.facts, place, running };
-        match self.plan(&Container { facts: &known.facts, root: Some(root.as_fd()) })? {
+        let target = Target { facts: &known.facts, place, running, starting: None };
+        let confinement = self.state().container(&known.facts.id)?.and_then(|record| record.confinement);
+        let no_new_privileges = confinement.as_ref().is_some_and(|confinement| confinement.no_new_privileges);
+        let plan = self.plan(&Container { facts: &known.facts, root: Some(root.as_fd()), no_new_privileges })?;
+        if confinement.is_some() || self.chosen().backend == Backend::AppArmor {
+            return confine::bring(self.profiles(), self.state(), &plan, &target);
+        }
+        match plan {
             Plan::Untouched { .. } => match self.kernel() {
                 Ok(kernel) => withdraw_in(&*kernel, self.state(), &target),
                 Err(Error::Kernel(portcullis_ebpf::Error::NotLoaded)) => Ok(Refreshed::Untouched),
@@ -189,7 +195,13 @@ impl Enforcer {
         {
             return Ok(false);
         }
+        if let Some(confinement) = record.as_ref().and_then(|record| record.confinement.as_ref())
+            && self.profiles().carriers()?.contains_key(confinement.profile.as_str())
+        {
+            return Ok(false);
+        }
         if let Some(record) = &record
+            && record.confinement.is_none()
             && let Ok(kernel) = self.kernel()
             && slots::armed(&*kernel, record.slot, record.epoch)?.is_some()
             && kernel.labels()?.contains_key(&abi::Label { slot: record.slot, epoch: record.epoch })
@@ -211,6 +223,9 @@ impl Enforcer {
         ids.sort();
         ids.dedup();
         ids.retain(|id| self.gone(id).unwrap_or(false));
+        if self.chosen().backend == Backend::AppArmor {
+            confine::sweep(self.profiles(), self.state())?;
+        }
         match self.kernel() {
             // Also what containers that were switched have left behind.
             Ok(kernel) => {
@@ -280,7 +295,7 @@ fn switch_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, target: &T
 pub(crate) fn withdraw_in<T: Tables>(tables: &T, state: &StateDir, target: &Target<'_>) -> Result<Refreshed, Error> {
     let set = RuleSet::default();
     let hash = content_hash(&set);
-    let plan = Enforce { set, hash, audited: false, policies: Vec::new(), unenforced: Vec::new(), compiled: None };
+    let plan = Enforce { set, hash, audited: false, policies: Vec::new(), unenforced: Vec::new(), form: Form::Tables(None) };
     Ok(match switch_in(tables, state, &plan, target)? {
         None => Refreshed::Untouched,
         Some(Refreshed::Unchanged) => Refreshed::Unchanged,

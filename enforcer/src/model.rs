@@ -14,6 +14,7 @@ use portcullis_policy::{ContainerFacts, Options, parse};
 use crate::automaton::{View, content_hash};
 use crate::enforcer::{Armed, arm_in, disarm_in};
 use crate::place::Place;
+use crate::plan::Form;
 use crate::plan::{Container, Enforce, Plan, Target, plan, tables};
 use crate::state::StateDir;
 use crate::tables::Tables;
@@ -236,13 +237,13 @@ impl Site {
 
     fn enforce(&self, set: RuleSet) -> Enforce {
         let hash = content_hash(&set);
-        let compiled = Some(tables(&self.state, &set, hash, &Site::facts("c")).unwrap());
-        Enforce { set, hash, audited: false, policies: Vec::new(), unenforced: Vec::new(), compiled }
+        let form = Form::Tables(Some(tables(&self.state, &set, hash, &Site::facts("c")).unwrap()));
+        Enforce { set, hash, audited: false, policies: Vec::new(), unenforced: Vec::new(), form }
     }
 
     fn arm(&self, id: &str, cgroup_id: u64, plan: &Enforce) -> Result<Armed, Error> {
         let facts = Site::facts(id);
-        arm_in(&self.model, &self.state, plan, &Target { facts: &facts, place: &at(cgroup_id), running: false })
+        arm_in(&self.model, &self.state, plan, &Target { facts: &facts, place: &at(cgroup_id), running: false, starting: None })
     }
 
     fn disarm(&self, id: &str) -> Result<(), Error> {
@@ -444,7 +445,7 @@ fn system_calls_are_watched_while_a_set_in_use_has_rules_on_them() {
 fn the_set_of_a_plan_may_vanish_before_it_is_armed() {
     let site = site();
     let mut plan = site.enforce(one("/a"));
-    plan.compiled = None;
+    plan.form = Form::Tables(None);
     site.arm("a", 1, &plan).unwrap();
     assert!(site.model.blocks(1, "/a"));
 }
@@ -486,12 +487,13 @@ fn a_plan_follows_links_and_the_audited_annotation() {
     facts.labels.insert("app".into(), "x".into());
     let planned = |facts: &ContainerFacts| {
         let directory = std::fs::File::open(root.path()).unwrap();
-        let container = Container { facts, root: Some(directory.as_fd()) };
-        plan(&Config::default(), &site.state, &policies, &container, |_| false).unwrap()
+        let container = Container { facts, root: Some(directory.as_fd()), no_new_privileges: false };
+        let form = |set: &RuleSet, hash, _| Ok(Form::Tables(Some(tables(&site.state, set, hash, facts)?)));
+        plan(&Config::default(), &policies, &container, form).unwrap()
     };
     let Plan::Enforce(enforce) = planned(&facts) else { panic!("it is selected") };
     let exec = |path: &'static [u8]| Operation::Exec { path: Some(path), unlinked: false };
-    let compiled = enforce.compiled.as_ref().unwrap();
+    let Form::Tables(Some(compiled)) = &enforce.form else { panic!("it is compiled") };
     for path in [&b"/bin/ls"[..], b"/usr/bin/ls"] {
         assert_eq!(compiled.evaluate(None, false, &exec(path)).verdict, Verdict::Block);
     }

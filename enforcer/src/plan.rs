@@ -1,13 +1,16 @@
 //! What is to be armed for a container.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use portcullis_policy::links::through_links;
 use portcullis_policy::meaning::RuleSet;
 use portcullis_policy::{ContainerFacts, Mode, Policy, Unenforced, select};
 
+use crate::apparmor::CompiledProfiles;
 use crate::automaton::{Budget, Compiled, compile, content_hash};
 use crate::place::Place;
+use crate::program::Program;
 use crate::root::ContainerRoot;
 use crate::state::StateDir;
 use crate::{Config, Error};
@@ -19,6 +22,8 @@ pub struct Container<'a> {
     pub facts: &'a ContainerFacts,
     /// Its root file system with all mounts made. Without it, rules hold for the paths as written.
     pub root: Option<BorrowedFd<'a>>,
+    /// It runs with `no_new_privs`.
+    pub no_new_privileges: bool,
 }
 
 /// Where to arm it.
@@ -30,6 +35,21 @@ pub struct Target<'a> {
     pub place: &'a Place,
     /// It runs already: there are tasks that must be put under its policy besides those that it will execute.
     pub running: bool,
+    /// What the runtime is to execute in it; nothing where nobody said.
+    pub starting: Option<Starting<'a>>,
+}
+
+/// A container that waits for its first instruction, by the configuration that the runtime has read.
+#[derive(Debug, Clone, Copy)]
+pub struct Starting<'a> {
+    /// Its bundle's directory.
+    pub bundle: &'a Path,
+    /// The label that the runtime gives it, as the configuration has it; empty for none.
+    pub label: &'a str,
+    /// Its first program.
+    pub program: &'a Program,
+    /// Its root file system with all mounts made.
+    pub root: BorrowedFd<'a>,
 }
 
 /// What is to be done for a container.
@@ -59,17 +79,31 @@ pub struct Enforce {
     pub policies: Vec<String>,
     /// What those policies say that is not enforced.
     pub unenforced: Vec<Unenforced>,
-    /// The tables; absent if the kernel already had them when this was planned.
-    pub(crate) compiled: Option<Compiled>,
+    pub(crate) form: Form,
 }
 
-/// Plans. `in_kernel` says whether the kernel has a set already.
+/// What is put in force for the rules.
+#[derive(Debug)]
+pub(crate) enum Form {
+    /// Tables of the kernel programs; absent if the kernel already had them when this was planned.
+    Tables(Option<Compiled>),
+    /// AppArmor profiles.
+    Profiles(Confining),
+}
+
+/// Profiles, and what they were made for.
+#[derive(Debug)]
+pub(crate) struct Confining {
+    pub(crate) compiled: CompiledProfiles,
+    pub(crate) no_new_privileges: bool,
+}
+
+/// Plans. `form` compiles rules, by their content hash, of which nothing may be denied where the flag says so.
 pub(crate) fn plan(
     config: &Config,
-    state: &StateDir,
     policies: &[Policy],
     container: &Container<'_>,
-    in_kernel: impl FnOnce([u64; 2]) -> bool,
+    form: impl FnOnce(&RuleSet, [u64; 2], bool) -> Result<Form, Error>,
 ) -> Result<Plan, Error> {
     let selection = select(policies, container.facts, config.postures);
     if selection.mode == Mode::Disabled || selection.set.rules.is_empty() {
@@ -83,10 +117,10 @@ pub(crate) fn plan(
         None => selection.set,
     };
     let hash = content_hash(&set);
-    let compiled = if in_kernel(hash) { None } else { Some(tables(state, &set, hash, container.facts)?) };
     let audited = selection.mode == Mode::Audited;
+    let form = form(&set, hash, audited)?;
     let (policies, unenforced) = (selection.policies, selection.unenforced);
-    Ok(Plan::Enforce(Box::new(Enforce { set, hash, audited, policies, unenforced, compiled })))
+    Ok(Plan::Enforce(Box::new(Enforce { set, hash, audited, policies, unenforced, form })))
 }
 
 /// The tables of a set, from the cache or made now.

@@ -5,10 +5,13 @@
 //! out of the root, and none is followed but by [`ContainerRoot::leads`] itself, which counts them.
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::program::{Executable, interpreter};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 /// Most links that are followed for one path, as in Linux (`MAXSYMLINKS`).
@@ -47,6 +50,36 @@ impl<'a> ContainerRoot<'a> {
         names.retain(|name| !name.is_empty() && name != path);
         names.dedup();
         names
+    }
+
+    /// The executable file that a path leads to, whatever dots and links are in it. What lies in a proc file system is another thing
+    /// for whoever looks, and so has no path.
+    pub(crate) fn executable(&mut self, path: &[u8]) -> Option<Executable> {
+        let path = self.follow(path)?;
+        if self.is_in_proc(&path) {
+            return Some(Executable { path: None, uid: None, interpreter: None });
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = self.open(&path, flags)?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_mode & 0o111 == 0 {
+            return None;
+        }
+        Some(Executable { path: Some(path), uid: Some(stat.st_uid), interpreter: interpreter(File::from(file)) })
+    }
+
+    /// Whether what is there of a path is in a proc file system.
+    fn is_in_proc(&self, path: &[u8]) -> bool {
+        let ends = (0..=path.len()).rev().filter(|&end| end == path.len() || path[end] == b'/');
+        let there = ends.filter_map(|end| self.open(&path[..end], OFlags::PATH)).next();
+        there.is_some_and(|file| rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == PROC_SUPER_MAGIC))
+    }
+
+    /// Opens what a path without links leads to.
+    fn open(&self, path: &[u8], flags: OFlags) -> Option<OwnedFd> {
+        let relative = Path::new(OsStr::from_bytes(path.strip_prefix(b"/")?));
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(self.fd, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve).ok()
     }
 
     /// Follows every link of a path; the root is empty.
@@ -88,10 +121,7 @@ impl<'a> ContainerRoot<'a> {
     }
 
     fn read_link(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let relative = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/")?));
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        let file = rustix::fs::openat2(self.fd, relative, flags, Mode::empty(), resolve).ok()?;
+        let file = self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
         let stat = rustix::fs::fstat(&file).ok()?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             return None;
@@ -119,7 +149,7 @@ mod tests {
     use super::*;
 
     fn leads(root: &Path, path: &str) -> Vec<String> {
-        let directory = fs::File::open(root).unwrap();
+        let directory = File::open(root).unwrap();
         let names = ContainerRoot::new(directory.as_fd()).leads(path.as_bytes());
         names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
     }

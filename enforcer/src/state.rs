@@ -25,6 +25,7 @@ use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::apparmor::ProfileName;
 use crate::automaton::{Compiled, MAX_STORED_BYTES};
 use crate::known::Known;
 use crate::slots::FIRST_GENERATION;
@@ -96,6 +97,21 @@ pub struct ContainerRecord {
     /// What it had before, the newest first: events of those generations may be read later.
     #[serde(default)]
     pub earlier: Vec<Earlier>,
+    /// How AppArmor confines it; nothing where the kernel programs do. Then slot and epoch are [`ProfileName::tenancy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
+}
+
+/// How AppArmor confines a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Confinement {
+    /// Its profile.
+    pub profile: ProfileName,
+    /// It was started with `no_new_privs`, for which profiles are others.
+    pub no_new_privileges: bool,
+    /// Its bundle, whose configuration says what it is executed with.
+    pub bundle: PathBuf,
 }
 
 /// A policy set that a container had before.

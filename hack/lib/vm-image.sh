@@ -12,10 +12,10 @@ declare -rA SUITES=([6.1]=bookworm [6.12]=trixie [7.2]=forky)
 declare -ra KERNELS=(6.1 6.12 7.2)
 
 # podman with both runtimes; netavark and nftables for its default network; catatonit for --init; strace and bpftool
-# for whoever has to find out why a test failed.
+# for whoever has to find out why a test failed; apparmor is the parser, see guest/main.
 GUEST_PACKAGES=(
     linux-image-cloud-amd64
-    bpftool busybox-static ca-certificates catatonit conmon containerd crun dbus e2fsprogs iproute2 iptables kmod netavark nftables
+    apparmor bpftool busybox-static ca-certificates catatonit conmon containerd crun dbus e2fsprogs iproute2 iptables kmod netavark nftables
     podman procps runc strace systemd systemd-sysv util-linux
 )
 

@@ -14,9 +14,12 @@ use serde_json::Value;
 
 use crate::state::{object, strings};
 use portcullis_enforcer::place::{Host, ReadError, host};
+use portcullis_enforcer::program::Program;
 
 /// `config.json`. Real ones have 10 to 100 KiB, seccomp profiles most of it.
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// The configuration in a bundle.
+pub(crate) const CONFIG: &str = "config.json";
 
 /// What a bundle says about its container.
 #[derive(Debug)]
@@ -29,6 +32,19 @@ pub struct Bundle {
     pub hostname: Option<String>,
     /// All annotations of the container.
     pub annotations: BTreeMap<String, String>,
+    /// What is executed in it first.
+    pub process: Process,
+}
+
+/// `process` of a configuration, or of an execution in a container that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its program.
+    pub program: Program,
+    /// `apparmorProfile`; empty where there is none.
+    pub label: String,
+    /// `noNewPrivileges`.
+    pub no_new_privileges: bool,
 }
 
 /// Why a bundle is refused.
@@ -62,6 +78,8 @@ struct Written {
     hostname: Option<String>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    process: Option<WrittenProcess>,
 }
 
 #[derive(Deserialize)]
@@ -69,14 +87,57 @@ struct Root {
     path: String,
 }
 
+/// `process`, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct WrittenProcess {
+    pub(crate) args: Option<Vec<String>>,
+    pub(crate) env: Option<Vec<String>>,
+    pub(crate) cwd: String,
+    user: Option<User>,
+    apparmor_profile: Option<String>,
+    no_new_privileges: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct User {
+    #[serde(default)]
+    uid: u32,
+}
+
+impl WrittenProcess {
+    pub(crate) fn meant(self) -> Process {
+        let name = self.args.unwrap_or_default().into_iter().next().unwrap_or_default();
+        // Of a variable that is there twice the last counts (`prepareEnv` in runc, `putenv` in crun).
+        let path = self.env.unwrap_or_default().into_iter().rev().find_map(|text| Some(text.strip_prefix("PATH=")?.to_owned()));
+        let directory = if self.cwd.is_empty() { "/".to_owned() } else { self.cwd };
+        Process {
+            program: Program {
+                name: name.into_bytes(),
+                path: path.map(String::into_bytes),
+                directory: directory.into_bytes(),
+                uid: self.user.map_or(0, |user| user.uid),
+            },
+            label: self.apparmor_profile.unwrap_or_default(),
+            no_new_privileges: self.no_new_privileges,
+        }
+    }
+}
+
 impl Bundle {
     /// Reads a bundle's `config.json`.
     pub fn read(host: &Host, dir: &Path) -> Result<Bundle, BundleError> {
         let fd = host::open_dir(dir)?;
         let path = real_path(host, &fd).unwrap_or_else(|| dir.to_owned());
-        let file = path.join("config.json");
-        let bytes = host::read_at(&fd, Path::new("config.json"), &file, MAX_CONFIG_BYTES)?;
-        let written: Written = object(&bytes).map_err(|source| BundleError::Json { path: file.clone(), source })?;
+        let file = path.join(CONFIG);
+        let bytes = host::read_at(&fd, Path::new(CONFIG), &file, MAX_CONFIG_BYTES)?;
+        Bundle::parse(path, &bytes)
+    }
+
+    /// A bundle with this configuration.
+    pub(crate) fn parse(path: PathBuf, config: &[u8]) -> Result<Bundle, BundleError> {
+        let file = path.join(CONFIG);
+        let written: Written = object(config).map_err(|source| BundleError::Json { path: file.clone(), source })?;
         let root = match written.root {
             Some(root) if !root.path.is_empty() && !root.path.contains('\0') => path.join(root.path),
             _ => return Err(BundleError::NoRoot { path: file }),
@@ -86,6 +147,7 @@ impl Bundle {
             root,
             hostname: written.hostname.filter(|name| !name.is_empty()),
             annotations: strings(written.annotations.unwrap_or_default()),
+            process: written.process.unwrap_or_default().meant(),
         })
     }
 }

@@ -1,16 +1,34 @@
-//! All that the hook asks of the enforcer, in one place. A test puts its own in the place of [`Real`].
+//! All that the hook and the runtime ask of the enforcer, in one place. A test puts its own in the place of [`Real`].
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use portcullis_enforcer::Known;
+use portcullis_enforcer::apparmor::ProfileName;
 use portcullis_enforcer::place::Place;
+use portcullis_enforcer::program::Program;
 use portcullis_policy::Policy;
 
 use crate::args::FailPolicy;
+use crate::bundle::Process;
 
 mod real;
 
 pub use real::Real;
+
+/// The enforcer as `portcullis-runtime` needs it.
+pub trait Carrying: Enforcement {
+    /// Whether containers are confined by labels: AppArmor enforces on this host.
+    fn carries(&self) -> Result<bool, Failure>;
+    /// The program of the gate hook.
+    fn gate(&self) -> Result<PathBuf, Failure>;
+    /// A container's bundle and profile; nothing for one that has none.
+    fn confined(&self, id: &str) -> Result<Option<(PathBuf, ProfileName)>, Failure>;
+    /// Refuses a container that waits for its first instruction and will not have its profile. Others are none of its affair.
+    fn check_confined(&self, id: &str) -> Result<(), Failure>;
+    /// Refuses a program that the rules of a container deny.
+    fn judge(&self, id: &str, program: &Program) -> Result<(), Failure>;
+}
 
 /// A sentence of the enforcer: what went wrong and what to do.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -24,6 +42,10 @@ pub struct Container {
     pub place: Place,
     /// Its root file system with all mounts made, for resolving symbolic links in it.
     pub root: OwnedFd,
+    /// Its bundle's directory.
+    pub bundle: PathBuf,
+    /// What is executed in it first.
+    pub process: Process,
 }
 
 /// The enforcer as the hook needs it. Called from one thread at a time, but for [`Enforcement::disarm`], which the deadline
@@ -50,6 +72,14 @@ pub trait Enforcement: Send + Sync + 'static {
     fn arm(&self, plan: &Self::Plan, container: &Container) -> Result<(), Failure>;
     /// Takes out of force whatever was armed or recorded for an id. Not an error when there is nothing.
     fn disarm(&self, id: &str) -> Result<(), Failure>;
+    /// Nothing is armed for a container that is to start: where AppArmor enforces, it gets a profile that denies nothing if its label
+    /// wants one, or if the label is not known.
+    fn let_start(&self, id: &str, label: Option<&str>) -> Result<(), Failure>;
     /// Leaves a record that a container runs without protection, for `portcullis status`.
     fn record_unprotected(&self, id: &str, name: &str, reason: &str) -> Result<(), Failure>;
+}
+
+/// Whether a failure is none, but what a policy says.
+pub(crate) fn is_denial(failure: &Failure) -> bool {
+    matches!(failure.downcast_ref(), Some(portcullis_enforcer::Error::Denied { .. }))
 }

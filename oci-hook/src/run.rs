@@ -17,7 +17,7 @@ use portcullis_policy::select::{MODE_ANNOTATION, applies};
 
 use crate::args::{FailPolicy, Options, Stage};
 use crate::bundle::{Bundle, BundleError};
-use crate::enforcement::{Container, Enforcement, Failure};
+use crate::enforcement::{Container, Enforcement, Failure, is_denial};
 use crate::identity::{self, IdentityError};
 use crate::progress::Progress;
 use crate::state::{MAX_STATE_BYTES, State, StateError};
@@ -25,6 +25,8 @@ use crate::state::{MAX_STATE_BYTES, State, StateError};
 /// What arming that has begun may take beyond the deadline, and then its undoing: together within the second that is left
 /// before the runtime's own timeout (contrib/hooks.d).
 const GRACE: Duration = Duration::from_millis(500);
+/// What this program calls itself.
+const PROGRAM: &str = "portcullis-hook";
 /// Longest line on standard error; names and paths in it come from others.
 const MAX_LINE_CHARS: usize = 2000;
 
@@ -91,14 +93,17 @@ pub fn run<E: Enforcement>(host: &Host, options: &Options, enforcement: &Arc<E>,
     let progress = Arc::new(Progress::new());
     let result = within_deadline(host, options, enforcement, &progress, input);
     let mut finish = match (options.stage, result) {
-        (_, Ok(())) => Finish { code: 0, lines: progress.warning.get().map(|warning| line(warning)).into_iter().collect() },
-        (Stage::CreateRuntime, Err(error)) => refuse_or_permit(options, &**enforcement, &progress, &error),
-        (Stage::Poststop, Err(error)) => {
-            Finish { code: 0, lines: vec![line(&format!("{}: cannot be taken out of force: {error}", container(&progress)))] }
+        (_, Ok(())) => {
+            Finish { code: 0, lines: progress.warning.get().map(|warning| line(PROGRAM, warning)).into_iter().collect() }
         }
+        (Stage::CreateRuntime, Err(error)) => refuse_or_permit(options, &**enforcement, &progress, &error),
+        (Stage::Poststop, Err(error)) => Finish {
+            code: 0,
+            lines: vec![line(PROGRAM, &format!("{}: cannot be taken out of force: {error}", container(&progress)))],
+        },
     };
     if options.timings {
-        finish.lines.push(line(&format!("timings {}", progress.timings())));
+        finish.lines.push(line(PROGRAM, &format!("timings {}", progress.timings())));
     }
     finish
 }
@@ -178,8 +183,9 @@ fn create_runtime<E: Enforcement>(host: &Host, enforcement: &E, progress: &Progr
     progress.enter("planning");
     let selected = policies.iter().any(|policy| applies(policy, &container.known.facts).is_ok());
     let plan = if selected { enforcement.plan(&container)? } else { None };
-    if let Some(plan) = plan {
-        arm(host, enforcement, progress, &init, &container, &plan)?;
+    match plan {
+        Some(plan) => arm(host, enforcement, progress, &init, &container, &plan)?,
+        None => enforcement.let_start(&container.known.facts.id, Some(&container.process.label))?,
     }
     progress.enter("recording");
     if let Err(failure) = enforcement.remember(&container) {
@@ -218,10 +224,15 @@ fn find<E: Enforcement>(
     let cgroup = Cgroup::of(own, &init, &known.facts.id)?;
     let root = init.open_root(&bundle.root)?;
     let place = Place::of_starting(&init, cgroup, runtime_mntns, &root)?;
-    Ok(Some((init, Container { known, place, root })))
+    Ok(Some((init, Container { known, place, root, bundle: bundle.path, process: bundle.process })))
 }
 
-fn who<E: Enforcement>(host: &Host, enforcement: &E, bundle: &Bundle, state: State) -> Result<Option<Known>, HookError> {
+pub(crate) fn who<E: Enforcement>(
+    host: &Host,
+    enforcement: &E,
+    bundle: &Bundle,
+    state: State,
+) -> Result<Option<Known>, HookError> {
     // Announced by the plugin, to which the runtime tells more than to a hook.
     if let Some(known) = enforcement.known(&state.id)?
         && known.door == Door::Nri
@@ -282,17 +293,21 @@ fn read_state(progress: &Progress, input: impl Read) -> Result<State, StateError
 
 fn refuse_or_permit<E: Enforcement>(options: &Options, enforcement: &E, progress: &Progress, error: &HookError) -> Finish {
     let policy = options.fail_policy.or(progress.fail_policy.get().copied());
-    if policy != Some(FailPolicy::Permit) {
-        return Finish { code: 1, lines: vec![line(&format!("{} refused: {error}", container(progress)))] };
+    // What a policy denies is denied: that is no failure.
+    if policy != Some(FailPolicy::Permit) || matches!(error, HookError::Enforcement(failure) if is_denial(failure)) {
+        return Finish { code: 1, lines: vec![line(PROGRAM, &format!("{} refused: {error}", container(progress)))] };
     }
     let id = progress.id.get().map_or("", String::as_str);
     let name = progress.name.get().map_or("", String::as_str);
-    let recorded = match enforcement.record_unprotected(id, name, &one_line(&error.to_string())) {
+    let mut recorded = match enforcement.record_unprotected(id, name, &one_line(&error.to_string())) {
         Ok(()) => String::new(),
         Err(failure) => format!(" (and no record of this could be written: {failure})"),
     };
+    if let Err(failure) = enforcement.let_start(id, None) {
+        recorded.push_str(&format!(" (and the runtime may refuse it for want of a profile: {failure})"));
+    }
     let text = format!("WARNING: {} starts WITHOUT PROTECTION, by fail policy permit: {error}{recorded}", container(progress));
-    Finish { code: 0, lines: vec![line(&text)] }
+    Finish { code: 0, lines: vec![line(PROGRAM, &text)] }
 }
 
 /// `container 6a63c4a301f4 (web)`.
@@ -310,17 +325,17 @@ fn container(progress: &Progress) -> String {
     }
 }
 
-fn line(text: &str) -> String {
-    format!("portcullis-hook: {}", one_line(text))
+pub(crate) fn line(program: &str, text: &str) -> String {
+    format!("{program}: {}", one_line(text))
 }
 
 /// One line whatever is in it: names, paths and JSON of others may hold line breaks and terminal escapes.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let clean = text.chars().map(|char| if char.is_control() { ' ' } else { char });
     clean.take(MAX_LINE_CHARS).collect()
 }
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

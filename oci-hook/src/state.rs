@@ -113,6 +113,14 @@ impl State {
         })
     }
 
+    /// That of a container which is yet to be made from a bundle.
+    pub fn of_bundle(id: &str, bundle: &Path) -> Result<State, StateError> {
+        if !is_usable_id(id) {
+            return Err(StateError::Id(id.chars().take(80).collect()));
+        }
+        Ok(State { id: id.to_owned(), pid: None, bundle: Some(bundle.to_owned()), annotations: BTreeMap::new() })
+    }
+
     /// The pid of a container that has to have one.
     pub fn init_pid(&self) -> Result<u32, StateError> {
         self.pid.ok_or_else(|| StateError::Pid("none".to_owned()))

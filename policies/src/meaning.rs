@@ -75,6 +75,15 @@ pub enum Location {
 }
 
 impl Location {
+    /// The path, where it is one and no directory.
+    #[must_use]
+    pub fn path(&self) -> Option<&[u8]> {
+        match self {
+            Location::Path(path) => Some(path),
+            Location::Directory { .. } => None,
+        }
+    }
+
     /// Whether `path` is there.
     #[must_use]
     pub fn covers(&self, path: &[u8]) -> bool {

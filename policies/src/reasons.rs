@@ -2,12 +2,13 @@
 //! cannot do is told the same way to everybody, and in one place when it changes.
 
 use crate::meaning::{Action, Class, Object, Rule};
+use crate::network::Protocol;
 use crate::report::{Backend, Support};
 use crate::syscall::{PathSeen, Syscall};
 use crate::written::Kind;
 
 /// `apparmor`.
-pub(crate) const APPARMOR: &str = "rules in AppArmor's own language hold for AppArmor alone, which this version does not use; write them as `file`, `process`, `network` or `capabilities` rules";
+pub(crate) const APPARMOR: &str = "rules in AppArmor's own language are not read by this version; write them as `file`, `process`, `network` or `capabilities` rules";
 
 /// Rules of a host policy.
 const HOST: &str = "this version confines containers and not the host, so nothing of a host policy is enforced";
@@ -25,14 +26,102 @@ const OTHER_MACHINE: &str = "this version knows the system calls of x86-64 alone
 
 /// How far `backend` enforces `rule` of a policy of `kind`.
 pub(crate) fn support(rule: &Rule, kind: Kind, backend: Backend) -> Support {
-    let Backend::Bpf = backend;
-    match (kind, rule.class) {
-        (Kind::KubeArmorHostPolicy, _) => Support::None(HOST.to_owned()),
-        (_, Class::File) => Support::Partial(vec![VOLUME_ATTRIBUTES.to_owned()]),
-        (_, Class::Process | Class::Network | Class::Capability) => Support::Full,
-        (_, Class::Syscall) if cfg!(not(target_arch = "x86_64")) => Support::None(OTHER_MACHINE.to_owned()),
-        (_, Class::Syscall) => of_calls(rule),
+    if kind == Kind::KubeArmorHostPolicy {
+        return Support::None(HOST.to_owned());
     }
+    match (backend, rule.class) {
+        (_, Class::Syscall) if cfg!(not(target_arch = "x86_64")) => Support::None(OTHER_MACHINE.to_owned()),
+        (Backend::Bpf, Class::Syscall) => of_calls(rule),
+        (Backend::AppArmor, Class::Syscall) => Support::None(CALLS.to_owned()),
+        (Backend::Bpf, Class::File) => Support::Partial(vec![VOLUME_ATTRIBUTES.to_owned()]),
+        (Backend::Bpf, Class::Process | Class::Network | Class::Capability) => Support::Full,
+        (Backend::AppArmor, _) => apparmor(rule),
+    }
+}
+
+/// Rules on system calls: AppArmor's hooks are about objects, and none tells it which call brought the task there.
+const CALLS: &str = "AppArmor is not asked about system calls: nothing is reported for this rule; BPF LSM reports it";
+
+/// AppArmor has hooks for `chmod` and `chown` and none for other attributes (`apparmor_hooks` in the kernel's
+/// `security/apparmor/lsm.c`).
+const ATTRIBUTES: &str = "AppArmor does not judge changes of times, extended attributes and ACLs";
+/// A rename is judged by the names of what is renamed, and of a directory that is its own.
+const DIRECTORIES: &str = "AppArmor lets a directory above what the rule names be renamed, and what is in it then has a name that the rule does not cover";
+/// `open_tree` has no hook, and with `attach_disconnected`, which engines' own profiles have too, the path begins at that mount
+/// (`disconnect` in `security/apparmor/path.c`).
+const DETACHED: &str = "with CAP_SYS_ADMIN a task can make a detached mount, and AppArmor has other names for the files on it";
+/// A link is judged by its new name (`profile_path_link`).
+const LINKS: &str = "AppArmor does not report that a file gets another name by a link";
+/// A rename asks what may be done with a file, and not whether it may be executed.
+const EXECUTABLES: &str =
+    "AppArmor lets an executable be renamed where no file rule denies it, and by its new name it may be executed";
+/// `apparmor_bprm_creds_for_exec` is called once for an execution, for the file that was asked for.
+const INTERPRETERS: &str = "AppArmor judges the execution of a script and not that of its interpreter";
+/// The runtime is told the profile for its next execution, and AppArmor does not ask a profile whether it may be entered so
+/// (`handle_onexec` in `security/apparmor/domain.c`).
+const ENTRYPOINT: &str = "AppArmor does not judge the execution of the container's first program, nor of those that the engine executes in it later: they are judged by name before, without an alert, and a file that is exchanged in between is not";
+const LOADER: &str = "AppArmor does not tell a program that a program loader runs (`ld.so /path`) from a library";
+/// With `mediate_deleted`, without which no removed file could be opened, a removed executable has its last name.
+const REMOVED: &str = "under AppArmor an executable that was removed still has its last name";
+///
+/// And what is executed is mapped under the new profile: `aa_file_perm` in `security/apparmor/file.c` remembers what was permitted
+/// for the old one.
+const SOURCE: &str = "AppArmor knows a script as a source and not its interpreter, takes the container's first program for no source, and cannot execute a source whose own file its rules do not let it read";
+/// `check_nnp` in `security/apparmor/domain.c`.
+const NO_NEW_PRIVILEGES: &str = "in a container with no_new_privs AppArmor cannot tell sources: the rule does nothing there";
+/// `aa_af_perm` is asked about family and type.
+const TCP: &str = "AppArmor knows no protocols of sockets: SCTP's stream sockets are treated as TCP's";
+const UDP: &str = "AppArmor knows no protocols of sockets: ICMP's datagram sockets are treated as UDP's";
+const ICMP: &str = "AppArmor knows no protocols of sockets: ICMP's datagram sockets are treated as UDP's, and its raw ones as the strictest rule on raw sockets says";
+const SCTP: &str = "AppArmor knows no protocols of sockets: SCTP's stream sockets are treated as TCP's, and those of sequenced packets as the rule says";
+const DCCP: &str = "AppArmor's parser has no word for DCCP: it is denied, or let through in silence";
+
+/// What AppArmor does not do of a rule.
+fn apparmor(rule: &Rule) -> Support {
+    let mut reasons = Vec::new();
+    let is_one = |object: &Object| matches!(object, Object::Path(_) | Object::ExecName(_));
+    match rule.class {
+        Class::File => {
+            reasons.push(ATTRIBUTES);
+            if rule.action == Action::Audit {
+                reasons.push(LINKS);
+            }
+        }
+        Class::Process => {
+            reasons.extend([ENTRYPOINT, INTERPRETERS]);
+            if rule.action != Action::Allow {
+                reasons.push(EXECUTABLES);
+            }
+            if rule.action == Action::Allow || !rule.objects.iter().all(is_one) {
+                reasons.push(LOADER);
+            }
+            if rule.action == Action::Allow || rule.owner_only {
+                reasons.push(REMOVED);
+            }
+        }
+        Class::Network => {
+            let protocols = rule.objects.iter().filter_map(|object| match object {
+                Object::Protocol(protocol) => Some(*protocol),
+                _ => None,
+            });
+            reasons.extend(protocols.filter_map(|protocol| match protocol {
+                Protocol::Tcp => Some(TCP),
+                Protocol::Udp => Some(UDP),
+                Protocol::Icmp | Protocol::Icmpv6 => Some(ICMP),
+                Protocol::Sctp => Some(SCTP),
+                Protocol::Dccp if rule.action != Action::Block => Some(DCCP),
+                _ => None,
+            }));
+        }
+        Class::Capability | Class::Syscall => {}
+    }
+    if rule.action != Action::Allow && matches!(rule.class, Class::File | Class::Process) {
+        reasons.extend([DIRECTORIES, DETACHED]);
+    }
+    if !rule.sources.is_empty() {
+        reasons.extend([SOURCE, NO_NEW_PRIVILEGES]);
+    }
+    if reasons.is_empty() { Support::Full } else { Support::Partial(reasons.into_iter().map(str::to_owned).collect()) }
 }
 
 /// What a rule on system calls does not do.

@@ -14,6 +14,19 @@ use crate::reasons;
 pub enum Backend {
     /// BPF LSM.
     Bpf,
+    /// A generated AppArmor profile.
+    AppArmor,
+}
+
+impl Backend {
+    /// As people write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Bpf => "bpf",
+            Backend::AppArmor => "apparmor",
+        }
+    }
 }
 
 /// How far something is enforced.
@@ -28,6 +41,23 @@ pub enum Support {
     None(String),
 }
 
+impl Support {
+    /// The same with another exception.
+    #[must_use]
+    pub fn except(self, reason: String) -> Support {
+        match self {
+            Support::Full => Support::Partial(vec![reason]),
+            Support::Partial(mut reasons) => {
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+                Support::Partial(reasons)
+            }
+            none @ Support::None(_) => none,
+        }
+    }
+}
+
 /// What becomes of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RuleReport {
@@ -40,6 +70,8 @@ pub struct RuleReport {
 }
 
 /// What becomes of each rule of `policy` on `backend`, in the order of the file.
+///
+/// For AppArmor this is what holds for every rule of its kind; what comes of rules that stand together is the enforcer's to say.
 #[must_use]
 pub fn report(policy: &Policy, backend: Backend) -> Vec<RuleReport> {
     let unenforced = policy.unenforced.iter().map(|left_out| RuleReport {

@@ -40,12 +40,17 @@ impl Events {
     /// Begins to follow. Without Portcullis nothing is followed.
     pub(crate) fn follow(guest: &Guest) -> Result<Self> {
         if guest.without {
-            return Ok(Self { follower: None });
+            return Ok(Self::of_nobody());
         }
         let mut events = Self { follower: Some(Dialogue::start(guest.command().arg("events"))?) };
         // What is still in the ring belongs to earlier tests.
         events.drain()?;
         Ok(events)
+    }
+
+    /// Follows nothing.
+    pub(crate) fn of_nobody() -> Self {
+        Self { follower: None }
     }
 
     /// Begins anew where what was followed has gone.

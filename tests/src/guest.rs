@@ -47,6 +47,8 @@ pub(crate) struct Guest {
     pub only: Option<String>,
     /// Portcullis is left out: what would happen without it.
     pub without: bool,
+    /// Runtimes are run by `portcullis-runtime`.
+    pub carried: bool,
 }
 
 impl Guest {
@@ -128,6 +130,11 @@ impl Guest {
             return Ok(());
         }
         process::must(self.command().args(["load", "--anew"]), b"", COMMAND_LIMIT).map(|_| ())
+    }
+
+    /// The program that is run for a runtime.
+    pub(crate) fn runtime_program(&self, runtime: Runtime) -> PathBuf {
+        if self.carried { self.work.join(format!("portcullis-{}", runtime.name())) } else { runtime.name().into() }
     }
 
     /// Whether a test by this name was asked for.

@@ -3,6 +3,7 @@
 //! Runs as root on a machine whose kernel enforces (see hack/vm); everything else it needs is in this one file and in the
 //! directory of the binaries under test. README.md beside this crate tells what each suite proves.
 
+mod apparmor;
 mod attacks;
 mod bundle;
 mod conformance;
@@ -99,9 +100,10 @@ enum Suite {
     Scale,
     Monitor,
     Cri,
+    Apparmor,
 }
 
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     Suite::Conformance,
     Suite::Attacks,
     Suite::Starts,
@@ -111,6 +113,7 @@ const SUITES: [Suite; 9] = [
     Suite::Scale,
     Suite::Monitor,
     Suite::Cri,
+    Suite::Apparmor,
 ];
 
 /// End-to-end tests of Portcullis. Changes this machine's containers and kernel state: for a virtual machine.
@@ -181,6 +184,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         count: arguments.count,
         only: arguments.only,
         without: arguments.without,
+        carried: false,
     };
     guest.prepare()?;
     if arguments.unpack.is_some() {
@@ -194,13 +198,14 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         let result = guest.load().and_then(|()| match suite {
             Suite::Conformance => conformance::run(&guest, arguments.corpus.as_deref(), &mut report),
             Suite::Attacks => attacks::run(&guest, &mut report),
-            Suite::Starts => starts::run(&guest, &mut report),
+            Suite::Starts => starts::run(&guest, "starts", &mut report),
             Suite::Harmless => harmless::run(&guest, &mut report),
             Suite::Restarts => restarts::run(&guest, &mut report),
             Suite::Faults => faults::run(&guest, &mut report),
             Suite::Scale => scale::run(&guest, &mut report),
             Suite::Monitor => monitor::run(&guest, &mut report),
             Suite::Cri => cri::run(&guest, &mut report),
+            Suite::Apparmor => apparmor::run(&guest, arguments.corpus.as_deref(), &mut report),
         });
         if let Err(error) = result {
             report.fail(&format!("{suite:?}").to_lowercase(), error);

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::guest::{self, Guest, installed};
 use crate::process::{self, Outcome};
+use crate::runtime::Runtime;
 use crate::{Failure, Result, image};
 
 /// One podman command, under emulation.
@@ -15,11 +16,12 @@ const LIMIT: Duration = Duration::from_secs(240);
 const IMAGE: &str = "localhost/portcullis-test:1";
 
 /// Podman with one image.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Podman {
     hooks: PathBuf,
     with_hooks: bool,
     systemd: bool,
+    runtime: Option<PathBuf>,
 }
 
 impl Podman {
@@ -48,12 +50,22 @@ impl Podman {
             });
             guest::write(&hooks.join(file), hook.to_string().as_bytes())?;
         }
-        let podman = Self { hooks, with_hooks: !guest.without, systemd: std::path::Path::new("/run/systemd/system").is_dir() };
+        let podman = Self {
+            hooks,
+            with_hooks: !guest.without && !guest.carried,
+            systemd: std::path::Path::new("/run/systemd/system").is_dir(),
+            runtime: None,
+        };
         let imported = podman.call(&["import", &archive.to_string_lossy(), IMAGE])?;
         if imported.success() {
             return Ok(Some(podman));
         }
         Err(Failure::Command { what: "podman import".to_owned(), complaint: imported.complaint() })
+    }
+
+    /// The same with this runtime.
+    pub(crate) fn with(&self, guest: &Guest, runtime: Runtime) -> Self {
+        Self { runtime: Some(guest.runtime_program(runtime)), ..self.clone() }
     }
 
     /// Runs podman.
@@ -73,6 +85,9 @@ impl Podman {
         command.arg("--events-backend=file");
         if !self.systemd {
             command.arg("--cgroup-manager=cgroupfs");
+        }
+        if let Some(runtime) = &self.runtime {
+            command.arg("--runtime").arg(runtime);
         }
         if self.with_hooks {
             command.arg("--hooks-dir").arg(&self.hooks);

@@ -36,7 +36,7 @@ impl Runtime {
     }
 
     fn command(self, guest: &Guest) -> Command {
-        let mut command = Command::new(self.name());
+        let mut command = Command::new(guest.runtime_program(self));
         let root: PathBuf = guest.work.join("run").join(self.name());
         command.arg("--root").arg(root);
         if self == Runtime::Crun {

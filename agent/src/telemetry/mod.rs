@@ -18,18 +18,21 @@ mod watched;
 
 use std::sync::Arc;
 
-use portcullis_ebpf::Kernel;
+use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent};
+use portcullis_ebpf::{Event, Kernel};
 use portcullis_enforcer::{Monitor, StateDir};
+use portcullis_policy::Backend;
 
 pub(crate) use self::tally::Tally;
 pub(crate) use self::watched::Watched;
 
 use self::pump::Pump;
-use self::ring::{Reading, Source};
+use self::ring::{Reading, Ring, Source};
 use self::teller::Teller;
 use crate::Error;
 use crate::alerts::fanout::{Counters, Fanout};
 use crate::alerts::{Alert, Names};
+use crate::audit::Denials;
 use crate::control::{AccessesStatus, MonitorStatus};
 use crate::kubearmor::Host;
 use crate::logs::Log;
@@ -47,28 +50,48 @@ pub struct Telemetry {
     reading: Reading,
 }
 
+fn run<A, P, X>(pump: Pump<A, P, X>) -> Result<(), Error>
+where
+    A: Ring<Event = Event> + Send + 'static,
+    P: Ring<Event = ProcessEvent> + Send + 'static,
+    X: Ring<Event = AccessEvent> + Send + 'static,
+{
+    let failed = |source| Error::Thread { name: "telemetry", source };
+    std::thread::Builder::new().name("telemetry".to_owned()).spawn(move || pump.run()).map(drop).map_err(failed)
+}
+
 impl Telemetry {
     /// From the kernel's rings, named by the records of a state directory of this host. While another process reads a ring, or
     /// nothing is loaded, it is tried again. Loads the monitor of processes, if it is wanted; without it alerts say less.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn from_kernel(state: StateDir, host: Host, monitor: Monitor) -> Result<Telemetry, Error> {
+    pub fn from_kernel(state: StateDir, host: Host, monitor: Monitor, backend: Backend) -> Result<Telemetry, Error> {
         let telemetry = Telemetry { watched: Watched::load(monitor), ..Telemetry::default() };
         let Telemetry { watched, reading, .. } = telemetry.clone();
         let of_processes = watched.is_loaded().then(|| {
             let watched = watched.clone();
-            Source::new("events of processes", watched.reading(), move || watched.events())
+            Source::new("events of processes", watched.reading(), move || Ok(watched.events()?))
         });
         let of_accesses = watched.tells_accesses().then(|| {
             let watched = watched.clone();
-            Source::new("accesses", watched.reading_accesses(), move || watched.access_events())
+            Source::new("accesses", watched.reading_accesses(), move || Ok(watched.access_events()?))
         });
-        let of_alerts = Source::new("alerts", reading, || Kernel::open()?.events());
-        let teller = Teller::new(Names::new(state, host), &telemetry, Arc::new(move || watched.take_repeats()));
-        let pump = Pump::new(of_alerts, of_processes, of_accesses, teller);
-        let failed = |source| Error::Thread { name: "telemetry", source };
-        std::thread::Builder::new().name("telemetry".to_owned()).spawn(move || pump.run()).map_err(failed)?;
+        let teller = Teller::new(Names::new(state.clone(), host), &telemetry, Arc::new(move || watched.take_repeats()));
+        match backend {
+            Backend::Bpf => {
+                let of_alerts = Source::new("alerts", reading, || Ok(Kernel::open()?.events()?));
+                run(Pump::new(of_alerts, of_processes, of_accesses, teller))?;
+            }
+            Backend::AppArmor => {
+                let open = move || {
+                    let failed =
+                        |errno| format!("the audit records of AppArmor cannot be read: {errno}; the agent needs CAP_AUDIT_READ");
+                    Ok(Denials::open(state.clone()).map_err(failed)?)
+                };
+                run(Pump::new(Source::new("alerts", reading, open), of_processes, of_accesses, teller))?;
+            }
+        }
         Ok(telemetry)
     }
 

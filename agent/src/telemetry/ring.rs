@@ -5,11 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_ebpf::monitor::{AccessEvent, AccessEvents, ProcessEvent, ProcessEvents};
-use portcullis_ebpf::{Error, Event, Events};
+use portcullis_ebpf::{Event, Events};
 use tracing::{info, warn};
+
+use crate::audit::Denials;
 
 /// How soon a ring is tried again when another process reads it, or nothing is loaded.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Why a ring cannot be read.
+pub(super) type Trouble = Box<dyn std::error::Error + Send + Sync>;
 
 /// What can be read without waiting.
 pub(super) trait Ring: AsFd {
@@ -17,7 +22,7 @@ pub(super) trait Ring: AsFd {
     type Event;
 
     /// The next event, if there is one.
-    fn take(&mut self) -> Result<Option<Self::Event>, Error>;
+    fn take(&mut self) -> Result<Option<Self::Event>, Trouble>;
 
     /// Records so far that could not be understood.
     fn malformed(&self) -> u64;
@@ -26,8 +31,8 @@ pub(super) trait Ring: AsFd {
 impl Ring for Events {
     type Event = Event;
 
-    fn take(&mut self) -> Result<Option<Event>, Error> {
-        self.next(Duration::ZERO)
+    fn take(&mut self) -> Result<Option<Event>, Trouble> {
+        Ok(self.next(Duration::ZERO)?)
     }
 
     fn malformed(&self) -> u64 {
@@ -38,8 +43,8 @@ impl Ring for Events {
 impl Ring for ProcessEvents {
     type Event = ProcessEvent;
 
-    fn take(&mut self) -> Result<Option<ProcessEvent>, Error> {
-        self.next(Duration::ZERO)
+    fn take(&mut self) -> Result<Option<ProcessEvent>, Trouble> {
+        Ok(self.next(Duration::ZERO)?)
     }
 
     fn malformed(&self) -> u64 {
@@ -50,12 +55,25 @@ impl Ring for ProcessEvents {
 impl Ring for AccessEvents {
     type Event = AccessEvent;
 
-    fn take(&mut self) -> Result<Option<AccessEvent>, Error> {
-        self.next(Duration::ZERO)
+    fn take(&mut self) -> Result<Option<AccessEvent>, Trouble> {
+        Ok(self.next(Duration::ZERO)?)
     }
 
     fn malformed(&self) -> u64 {
         AccessEvents::malformed(self)
+    }
+}
+
+impl Ring for Denials {
+    type Event = Event;
+
+    fn take(&mut self) -> Result<Option<Event>, Trouble> {
+        Ok(self.next()?)
+    }
+
+    /// Whatever is not understood is somebody else's.
+    fn malformed(&self) -> u64 {
+        0
     }
 }
 
@@ -83,7 +101,7 @@ impl Reading {
 /// A ring, or the attempts at having it.
 pub(super) struct Source<R> {
     what: &'static str,
-    open: Box<dyn FnMut() -> Result<R, Error> + Send>,
+    open: Box<dyn FnMut() -> Result<R, Trouble> + Send>,
     ring: Option<R>,
     try_at: Instant,
     reading: Reading,
@@ -94,7 +112,7 @@ impl<R: Ring> Source<R> {
     pub(super) fn new(
         what: &'static str,
         reading: Reading,
-        open: impl FnMut() -> Result<R, Error> + Send + 'static,
+        open: impl FnMut() -> Result<R, Trouble> + Send + 'static,
     ) -> Source<R> {
         Source { what, open: Box::new(open), ring: None, try_at: Instant::now(), reading, malformed: 0 }
     }
@@ -112,7 +130,7 @@ impl<R: Ring> Source<R> {
                 true
             }
             Err(error) => {
-                self.close(&error);
+                self.close(&*error);
                 false
             }
         }
@@ -128,7 +146,7 @@ impl<R: Ring> Source<R> {
             warn!("{malformed} records of {what} are not understood; the programs and this binary differ: restart the agent");
         }
         taken.unwrap_or_else(|error| {
-            self.close(&error);
+            self.close(&*error);
             None
         })
     }
@@ -143,7 +161,7 @@ impl<R: Ring> Source<R> {
         if self.ring.is_some() { Duration::MAX } else { self.try_at.saturating_duration_since(now) }
     }
 
-    fn close(&mut self, error: &Error) {
+    fn close(&mut self, error: &(dyn std::error::Error + Send + Sync)) {
         self.ring = None;
         self.try_at = Instant::now() + RETRY;
         self.reading.is(self.what, Some(error.to_string()));

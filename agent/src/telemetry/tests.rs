@@ -27,8 +27,8 @@ type Queue<E> = Arc<Mutex<VecDeque<Result<E, KernelError>>>>;
 impl<E> Ring for FakeRing<E> {
     type Event = E;
 
-    fn take(&mut self) -> Result<Option<E>, KernelError> {
-        self.queue.lock().unwrap().pop_front().transpose()
+    fn take(&mut self) -> Result<Option<E>, ring::Trouble> {
+        Ok(self.queue.lock().unwrap().pop_front().transpose()?)
     }
 
     fn malformed(&self) -> u64 {
@@ -51,7 +51,7 @@ struct Storm {
 impl Ring for Storm {
     type Event = ProcessEvent;
 
-    fn take(&mut self) -> Result<Option<ProcessEvent>, KernelError> {
+    fn take(&mut self) -> Result<Option<ProcessEvent>, ring::Trouble> {
         *self.taken.lock().unwrap() += 1;
         Ok(Some(fake::exec()))
     }
@@ -167,7 +167,7 @@ fn a_storm_of_processes_holds_up_no_alert() {
     let taken = Arc::new(Mutex::new(0));
     let storm = Storm { file: file(), taken: Arc::clone(&taken) };
     let mut storm = Some(storm);
-    let of_processes = Source::new("storm", Reading::default(), move || storm.take().ok_or(KernelError::MonitorNotLoaded));
+    let of_processes = Source::new("storm", Reading::default(), move || storm.take().ok_or(KernelError::MonitorNotLoaded.into()));
     let of_alerts = source(&place.alerts, &place.telemetry.reading);
     let mut pump = Pump::<_, _, FakeRing<AccessEvent>>::new(of_alerts, Some(of_processes), None, place.teller.take().unwrap());
     pump.open();

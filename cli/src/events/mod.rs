@@ -19,6 +19,7 @@ use portcullis_agent::control::{Client, EventClass, EventFormat, LOST_SCHEMA, Li
 use portcullis_agent::kubearmor::Host;
 use portcullis_ebpf::{Kernel, abi};
 use portcullis_enforcer::{Config, Enforcer};
+use portcullis_policy::Backend;
 
 use crate::Answer;
 use crate::args::{self, Class, EventOutput};
@@ -131,6 +132,9 @@ fn from_agent(mut client: Client, asked: &args::Events) -> Result<Answer, Failur
 fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
     let host = Host::this(&config.cluster_name);
     let enforcer = Enforcer::open(config)?;
+    if enforcer.chosen().backend == Backend::AppArmor {
+        return Err(Failure::NoDenials);
+    }
     let kernel = Kernel::open()?;
     let mut events = kernel.events()?;
     let mut names = Names::new(enforcer.state().clone(), host);

@@ -11,57 +11,57 @@ use super::sources::{Source, source_classes};
 
 /// What a rule says for one operation group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Verdicts {
+pub(crate) struct Verdicts {
     /// To the owner of the object.
-    pub(super) owner: u32,
+    pub(crate) owner: u32,
     /// To everybody else.
-    pub(super) other: u32,
+    pub(crate) other: u32,
 }
 
 /// One object of one rule.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate {
-    pub(super) rule: usize,
-    pub(super) object: usize,
+pub(crate) struct Candidate {
+    pub(crate) rule: usize,
+    pub(crate) object: usize,
     /// Place in the order of precedence.
-    pub(super) rank: u32,
+    pub(crate) rank: u32,
     /// The rank that decisions tell. It is compared with the other automaton's only, so objects of a rule share one where
     /// no execname comes between them: states that differ in nothing but the object become one.
-    pub(super) told: u32,
+    pub(crate) told: u32,
     /// Whether its object is an execname.
-    pub(super) is_name: bool,
+    pub(crate) is_name: bool,
     /// The class of calls that its object is one of, counted from 0; `None` where it is about no call.
     pub(super) calls: Option<u32>,
     /// What it says, by group; `None` where it does not cover the group.
-    pub(super) groups: [Option<Verdicts>; abi::GROUPS as usize],
+    pub(crate) groups: [Option<Verdicts>; abi::GROUPS as usize],
 }
 
 /// Everything that the rules of a set say.
 #[derive(Debug)]
-pub(super) struct Candidates {
+pub(crate) struct Candidates {
     /// Path and execname candidates, strongest first.
-    pub(super) paths: Vec<Candidate>,
+    pub(crate) paths: Vec<Candidate>,
     /// Candidates without a path: rule and object, strongest first.
-    pub(super) others: Vec<(usize, usize)>,
+    pub(crate) others: Vec<(usize, usize)>,
     /// What system calls do to paths: which calls the same rules are about.
     pub(super) call_classes: CallClasses,
     /// Sources with their class. Classes count from 1; 0 is everybody else.
-    pub(super) sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
     /// How many source classes there are, 0 included.
-    pub(super) classes: usize,
+    pub(crate) classes: usize,
     /// For each rule with sources, the classes it applies to. Empty for a rule without.
-    pub(super) classes_of: Vec<Vec<u32>>,
+    pub(crate) classes_of: Vec<Vec<u32>>,
     /// Verdict of each group for what no rule covers.
-    pub(super) unmatched: [u32; abi::GROUPS as usize],
+    pub(crate) unmatched: [u32; abi::GROUPS as usize],
     /// The same for sockets.
-    pub(super) unmatched_network: u32,
+    pub(crate) unmatched_network: u32,
     /// The same for capabilities.
-    pub(super) unmatched_capability: u32,
+    pub(crate) unmatched_capability: u32,
     by_rank: Vec<Option<Candidate>>,
 }
 
 impl Candidates {
-    pub(super) fn of(set: &RuleSet) -> Candidates {
+    pub(crate) fn of(set: &RuleSet) -> Candidates {
         let order = precedence(set);
         let mut paths = Vec::with_capacity(order.len());
         let mut others = Vec::new();
@@ -119,7 +119,7 @@ impl Candidates {
     }
 
     /// The decision that the strongest candidates of each group make, given by rank. `posture` fills the groups without one.
-    pub(super) fn decision(&self, ranks: Ranks, posture: bool) -> abi::Decision {
+    pub(crate) fn decision(&self, ranks: Ranks, posture: bool) -> abi::Decision {
         let mut decision = abi::Decision::default();
         for (group, op) in decision.op.iter_mut().enumerate() {
             let candidate = self.by_rank.get(ranks[group] as usize).copied().flatten();
@@ -138,13 +138,13 @@ impl Candidates {
     }
 
     /// Whether a rule applies to tasks of a source class.
-    pub(super) fn applies(&self, set: &RuleSet, rule: usize, class: u32) -> bool {
+    pub(crate) fn applies(&self, set: &RuleSet, rule: usize, class: u32) -> bool {
         set.rules[rule].sources.is_empty() || self.classes_of[rule].binary_search(&class).is_ok()
     }
 }
 
 /// By group, the rank of the strongest candidate, or [`NO_RANK`].
-pub(super) type Ranks = [u32; abi::GROUPS as usize];
+pub(crate) type Ranks = [u32; abi::GROUPS as usize];
 
 /// No candidate.
 pub(super) const NO_RANK: u32 = u32::MAX;

@@ -34,7 +34,7 @@ mod tables;
 mod walk;
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod refusals;
 
@@ -42,8 +42,10 @@ use portcullis_ebpf::abi;
 use portcullis_policy::meaning::{MAX_RULES, RuleSet};
 
 pub use calls::call_at;
+pub(crate) use candidates::Candidates;
 pub use hash::content_hash;
 pub use layout::Compiled;
+pub(crate) use sources::Source;
 pub use stored::MAX_STORED_BYTES;
 pub use walk::View;
 
@@ -171,7 +173,7 @@ pub fn compile(set: &RuleSet, budget: Budget) -> Result<Compiled, CompileError> 
     if set.rules.len() > MAX_RULES {
         return Err(CompileError::TooManyRules { rules: set.rules.len() });
     }
-    let candidates = candidates::Candidates::of(set);
+    let candidates = Candidates::of(set);
     let nfa = nfa::Nfa::build(set, &candidates, budget)?;
     let dfa = subset::determinise(set, &candidates, &nfa, budget)?;
     let minimal = minimise::minimise(&dfa);

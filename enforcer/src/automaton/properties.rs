@@ -54,7 +54,7 @@ const PATTERNS: &[&str] = &[
     "/usr/**/{bin,x}/?*",
 ];
 
-fn path() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn path() -> impl Strategy<Value = Vec<u8>> {
     let component = prop_oneof![
         8 => select(NAMES).prop_map(|name| name.as_bytes().to_vec()),
         1 => prop::collection::vec((1u8..=255).prop_filter("a name", |byte| *byte != b'/'), 1..6),
@@ -158,7 +158,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     )
 }
 
-fn rule_set() -> impl Strategy<Value = RuleSet> {
+pub(crate) fn rule_set() -> impl Strategy<Value = RuleSet> {
     let posture = || select(vec![Posture::Audit, Posture::Block]);
     (prop::collection::vec(rule().prop_map(Arc::new), 0..8), posture(), posture(), posture())
         .prop_map(|(rules, file, network, capabilities)| RuleSet { rules, postures: Postures { file, network, capabilities } })

@@ -10,12 +10,12 @@ use portcullis_policy::meaning::{Location, RuleSet};
 
 /// A place that gives its executables a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Source {
-    pub(super) at: Location,
+pub(crate) struct Source {
+    pub(crate) at: Location,
     /// Counted from 1.
-    pub(super) class: u32,
+    pub(crate) class: u32,
     /// Of two places that an executable is in, the greater one counts. Never 0.
-    pub(super) depth: u32,
+    pub(crate) depth: u32,
 }
 
 /// The places, how many classes there are, and the classes that each rule with sources applies to, sorted.

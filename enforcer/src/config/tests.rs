@@ -22,6 +22,15 @@ fn every_field_is_read() {
 }
 
 #[test]
+fn a_backend_is_chosen() {
+    for (text, expected) in
+        [("", BackendChoice::Auto), ("backend: bpf", BackendChoice::Bpf), ("backend: apparmor", BackendChoice::AppArmor)]
+    {
+        assert_eq!(parse(text).unwrap().backend, expected);
+    }
+}
+
+#[test]
 fn runtimes_are_named() {
     let text = "controlSocket: /c\nnri:\n  enabled: true\n  sockets:\n  - /run/a\n  - /run/b\n  hook: /h\n";
     let config = parse(text).unwrap();
@@ -35,6 +44,7 @@ fn runtimes_are_named() {
 fn errors_tell_the_place_and_the_fix() {
     for (text, expected) in [
         ("policyDir: here", "config.yaml:1:12: policyDir is `here`; write an absolute path"),
+        ("backend: selinux", "config.yaml:1:10: backend is `selinux`; write auto, bpf or apparmor"),
         ("\nfailPolicy: maybe", "config.yaml:2:13: failPolicy is `maybe`; write enforce or permit"),
         ("defaultPosture:\n  files: audit", "config.yaml:2:10: there is no field `defaultPosture.files`"),
         ("failPolicy: [a]", "config.yaml:1:13: no field but nri.sockets, monitor.visibility, monitor.hostVisibility is a list"),

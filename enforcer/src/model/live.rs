@@ -7,12 +7,12 @@ use crate::live::{bring_in, withdraw_in};
 impl Site {
     fn bring(&self, id: &str, cgroup_id: u64, plan: &Enforce) -> Result<Refreshed, Error> {
         let (facts, place) = (Site::facts(id), at(cgroup_id));
-        bring_in(&self.model, &self.state, plan, &Target { facts: &facts, place: &place, running: true })
+        bring_in(&self.model, &self.state, plan, &Target { facts: &facts, place: &place, running: true, starting: None })
     }
 
     fn withdraw(&self, id: &str, cgroup_id: u64) -> Result<Refreshed, Error> {
         let (facts, place) = (Site::facts(id), at(cgroup_id));
-        withdraw_in(&self.model, &self.state, &Target { facts: &facts, place: &place, running: true })
+        withdraw_in(&self.model, &self.state, &Target { facts: &facts, place: &place, running: true, starting: None })
     }
 }
 

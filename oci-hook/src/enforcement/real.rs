@@ -4,10 +4,12 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use portcullis_enforcer::{self as enforcer, Config, Enforce, Enforcer, Known, Plan, Policies, Target};
-use portcullis_policy::Policy;
+use portcullis_enforcer::apparmor::{Label, ProfileName};
+use portcullis_enforcer::program::Program;
+use portcullis_enforcer::{self as enforcer, Chosen, Config, Enforce, Enforcer, Known, Plan, Policies, Starting, Target};
+use portcullis_policy::{Backend, Policy};
 
-use super::{Container, Enforcement, Failure};
+use super::{Carrying, Container, Enforcement, Failure};
 use crate::args::FailPolicy;
 
 /// The record of a container whose state could not be read.
@@ -82,8 +84,11 @@ impl Enforcement for Real {
     }
 
     fn plan(&self, container: &Container) -> Result<Option<Box<Enforce>>, Failure> {
-        let plan =
-            self.enforcer()?.plan(&enforcer::Container { facts: &container.known.facts, root: Some(container.root.as_fd()) })?;
+        let plan = self.enforcer()?.plan(&enforcer::Container {
+            facts: &container.known.facts,
+            root: Some(container.root.as_fd()),
+            no_new_privileges: container.process.no_new_privileges,
+        })?;
         Ok(match plan {
             Plan::Untouched { .. } => None,
             Plan::Enforce(rules) => Some(rules),
@@ -95,7 +100,13 @@ impl Enforcement for Real {
     }
 
     fn arm(&self, plan: &Box<Enforce>, container: &Container) -> Result<(), Failure> {
-        let target = Target { facts: &container.known.facts, place: &container.place, running: false };
+        let starting = Starting {
+            bundle: &container.bundle,
+            label: &container.process.label,
+            program: &container.process.program,
+            root: container.root.as_fd(),
+        };
+        let target = Target { facts: &container.known.facts, place: &container.place, running: false, starting: Some(starting) };
         self.enforcer()?.arm(plan, &target)?;
         Ok(())
     }
@@ -109,8 +120,44 @@ impl Enforcement for Real {
         Ok(())
     }
 
+    fn let_start(&self, id: &str, label: Option<&str>) -> Result<(), Failure> {
+        let enforcer = self.enforcer()?;
+        let name = ProfileName::of(id);
+        let wanted = label.is_none_or(|label| Label::new(label).has(&name));
+        if wanted && enforcer.chosen().backend == Backend::AppArmor {
+            enforcer.confine_to_nothing(id)?;
+        }
+        Ok(())
+    }
+
     fn record_unprotected(&self, id: &str, name: &str, reason: &str) -> Result<(), Failure> {
         let id = if id.is_empty() { UNKNOWN_ID } else { id };
         Ok(self.enforcer()?.record_unprotected(id, name, reason)?)
+    }
+}
+
+impl Carrying for Real {
+    fn carries(&self) -> Result<bool, Failure> {
+        Ok(Chosen::of_host(self.config()?.backend).backend == Backend::AppArmor)
+    }
+
+    fn gate(&self) -> Result<PathBuf, Failure> {
+        Ok(self.config()?.nri.hook.clone())
+    }
+
+    fn confined(&self, id: &str) -> Result<Option<(PathBuf, ProfileName)>, Failure> {
+        if Real::is_absent(&self.config()?.state_dir) {
+            return Ok(None);
+        }
+        let confinement = self.enforcer()?.confinement(id)?;
+        Ok(confinement.map(|confinement| (confinement.bundle, confinement.profile)))
+    }
+
+    fn check_confined(&self, id: &str) -> Result<(), Failure> {
+        Ok(self.enforcer()?.check_confined(id)?)
+    }
+
+    fn judge(&self, id: &str, program: &Program) -> Result<(), Failure> {
+        Ok(self.enforcer()?.judge_exec(id, program)?)
     }
 }

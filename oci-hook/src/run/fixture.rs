@@ -7,26 +7,28 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis_enforcer::Known;
+use portcullis_enforcer::apparmor::ProfileName;
 use portcullis_enforcer::place::Host;
+use portcullis_enforcer::program::Program;
 use portcullis_policy::Policy;
 
 use crate::args::{FailPolicy, Options, Stage};
-use crate::enforcement::{Container, Enforcement, Failure};
+use crate::enforcement::{Carrying, Container, Enforcement, Failure};
 use crate::run::{Finish, run};
 
-pub(super) const ID: &str = "6a63c4a301f4710a6e201838bf6e1bbd5f5260f0196fecc48a5b5494a1516b30";
-pub(super) const PID: u32 = 4242;
-pub(super) const HOOK_START: u64 = 900;
+pub(crate) const ID: &str = "6a63c4a301f4710a6e201838bf6e1bbd5f5260f0196fecc48a5b5494a1516b30";
+pub(crate) const PID: u32 = 4242;
+pub(crate) const HOOK_START: u64 = 900;
 
-pub(super) struct Machine {
+pub(crate) struct Machine {
     dir: tempfile::TempDir,
-    pub(super) host: Host,
-    pub(super) options: Options,
-    pub(super) enforcer: Arc<Recorder>,
+    pub(crate) host: Host,
+    pub(crate) options: Options,
+    pub(crate) enforcer: Arc<Recorder>,
 }
 
 impl Machine {
-    pub(super) fn new() -> Machine {
+    pub(crate) fn new() -> Machine {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine {
             host: Host { proc: dir.path().join("proc"), uid: 0 },
@@ -72,17 +74,17 @@ impl Machine {
         machine
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
 
-    pub(super) fn process(&self, name: &str, command: &str, parent: u32, start: u64, mntns: u32) {
+    pub(crate) fn process(&self, name: &str, command: &str, parent: u32, start: u64, mntns: u32) {
         let zeros = "0 ".repeat(17);
         self.write(&format!("proc/{name}/stat"), &format!("1 ({command}) S {parent} {zeros}{start} 0 0\n"));
         std::fs::create_dir_all(self.path(&format!("proc/{name}/ns"))).unwrap();
@@ -91,26 +93,26 @@ impl Machine {
         symlink(format!("mnt:[{mntns}]"), link).unwrap();
     }
 
-    pub(super) fn config(&self, text: &str) {
+    pub(crate) fn config(&self, text: &str) {
         self.write(&format!("graph/overlay-containers/{ID}/userdata/config.json"), text);
     }
 
-    pub(super) fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         let bundle = self.path(&format!("graph/overlay-containers/{ID}/userdata"));
         format!(r#"{{"ociVersion":"1.0.2","id":"{ID}","status":"creating","pid":{PID},"bundle":"{}"}}"#, bundle.display())
     }
 
     /// Runs with the container's own state.
-    pub(super) fn start(&self) -> Finish {
+    pub(crate) fn start(&self) -> Finish {
         self.start_with(self.state())
     }
 
-    pub(super) fn start_with(&self, state: impl Into<Vec<u8>>) -> Finish {
+    pub(crate) fn start_with(&self, state: impl Into<Vec<u8>>) -> Finish {
         run(&self.host, &self.options, &self.enforcer, Cursor::new(state.into()))
     }
 
     /// Runs and expects a refusal; its reason, without what stands in front of every one.
-    pub(super) fn refusal(&self) -> String {
+    pub(crate) fn refusal(&self) -> String {
         let finish = self.start();
         assert_eq!(finish.code, 1, "{finish:?}");
         let [line] = finish.lines.as_slice() else {
@@ -128,21 +130,25 @@ type Hook = Box<dyn Fn(&Container) -> Result<(), Failure> + Send + Sync>;
 
 /// Writes down its calls, and does what a test gives it to do.
 #[derive(Default)]
-pub(super) struct Recorder {
-    pub(super) policies: Option<Vec<Policy>>,
-    pub(super) announced: Option<Known>,
-    pub(super) remember_error: Option<&'static str>,
-    pub(super) policy_error: Option<&'static str>,
-    pub(super) problems: Vec<&'static str>,
-    pub(super) permit: bool,
-    pub(super) on_plan: Option<Hook>,
-    pub(super) on_arm: Option<Hook>,
-    pub(super) disarm_error: Option<&'static str>,
-    pub(super) calls: Mutex<Vec<String>>,
+pub(crate) struct Recorder {
+    pub(crate) policies: Option<Vec<Policy>>,
+    pub(crate) announced: Option<Known>,
+    pub(crate) remember_error: Option<&'static str>,
+    pub(crate) policy_error: Option<&'static str>,
+    pub(crate) problems: Vec<&'static str>,
+    pub(crate) permit: bool,
+    pub(crate) on_plan: Option<Hook>,
+    pub(crate) on_arm: Option<Hook>,
+    pub(crate) disarm_error: Option<&'static str>,
+    pub(crate) by_kernel_programs: bool,
+    pub(crate) confined: Option<(PathBuf, ProfileName)>,
+    pub(crate) is_unconfined: bool,
+    pub(crate) denied: Option<&'static str>,
+    pub(crate) calls: Mutex<Vec<String>>,
 }
 
 impl Recorder {
-    pub(super) fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 
@@ -196,14 +202,50 @@ impl Enforcement for Recorder {
         self.disarm_error.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    fn let_start(&self, id: &str, label: Option<&str>) -> Result<(), Failure> {
+        if label.is_none_or(|label| !label.is_empty()) {
+            self.call(format!("let {} start", &id[..4]));
+        }
+        Ok(())
+    }
+
     fn record_unprotected(&self, id: &str, name: &str, reason: &str) -> Result<(), Failure> {
         self.call(format!("record {} {name}: {reason}", id.get(..4).unwrap_or(id)));
         Ok(())
     }
 }
 
+impl Carrying for Recorder {
+    fn carries(&self) -> Result<bool, Failure> {
+        Ok(!self.by_kernel_programs)
+    }
+
+    fn gate(&self) -> Result<PathBuf, Failure> {
+        Ok("/opt/portcullis-hook".into())
+    }
+
+    fn confined(&self, _id: &str) -> Result<Option<(PathBuf, ProfileName)>, Failure> {
+        Ok(self.confined.clone())
+    }
+
+    fn check_confined(&self, id: &str) -> Result<(), Failure> {
+        if self.is_unconfined { Err(format!("{} is not confined", &id[..4]).into()) } else { Ok(()) }
+    }
+
+    fn judge(&self, _id: &str, program: &Program) -> Result<(), Failure> {
+        self.call(format!("judge {program:?}"));
+        let path = String::from_utf8_lossy(&program.name).into_owned();
+        match self.denied {
+            Some(denied) if denied == path => {
+                Err(portcullis_enforcer::Error::Denied { path, policy: "p".to_owned(), place: "p.yaml:9".to_owned() }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A machine with one policy, selecting by `selector` (flow YAML of matchLabels).
-pub(super) fn machine(selector: &str) -> Machine {
+pub(crate) fn machine(selector: &str) -> Machine {
     let mut machine = Machine::new();
     let text = format!(
         "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: p\nspec:\n  selector:\n    \
@@ -215,6 +257,6 @@ pub(super) fn machine(selector: &str) -> Machine {
     machine
 }
 
-pub(super) fn recorder(machine: &mut Machine) -> &mut Recorder {
+pub(crate) fn recorder(machine: &mut Machine) -> &mut Recorder {
     Arc::get_mut(&mut machine.enforcer).unwrap()
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use super::tree::Tree;
 use super::{Case, DEFAULT_POSTURE, Expectation, FileCall, Op, keeps_last_link};
 use crate::decide::{Cause, Operation, Subject, Verdict, decide};
-use crate::links::through_links;
 use crate::meaning::{Origin, RuleSet};
 use crate::select::{Mode, Selection};
 
@@ -57,7 +56,7 @@ impl fmt::Display for Reason {
 
 pub(super) fn evaluate(document: &Expectation, selection: &Selection, case: &Case) -> Outcome {
     let tree = Tree::new(&document.files);
-    let set = through_links(&selection.set, |path| vec![tree.walk(path, true), tree.walk(path, false)]);
+    let set = document.rules(selection);
     let model = Model { set: &set, tree: &tree, exe: case.source.as_ref().map(|path| tree.walk(path, false)), uid: case.uid };
     let mut outcome = model.outcome(&case.op);
     if selection.mode == Mode::Audited {

@@ -36,13 +36,15 @@ use std::path::Path;
 use crate::capability::Capability;
 use crate::decide::Verdict;
 use crate::diagnostic::Diagnostic;
-use crate::meaning::Postures;
+use crate::links::through_links;
+use crate::meaning::{Postures, RuleSet};
 use crate::network::Socket;
 use crate::policy::Policy;
 use crate::select::{ContainerFacts, Selection, select};
 use crate::syscall::{PathSeen, Syscall};
 
 pub use evaluate::{Outcome, Reason};
+use tree::Tree;
 
 /// How expectation files end, so that they can lie in a directory of policies without being taken for one.
 pub const FILE_ENDING: &str = ".test.yaml";
@@ -306,6 +308,22 @@ impl Expectation {
     pub fn select(&self, loaded: &[Policy]) -> Selection {
         let policies: Vec<Policy> = self.policies.iter().chain(loaded).cloned().collect();
         select(&policies, &self.facts, self.postures)
+    }
+
+    /// The rules of what [`Expectation::select`] has selected, with where their paths lead in the container.
+    pub fn rules(&self, selection: &Selection) -> RuleSet {
+        let tree = Tree::new(&self.files);
+        through_links(&selection.set, |path| vec![tree.walk(path, true), tree.walk(path, false)])
+    }
+
+    /// Where a path of the container leads; with `keep_last` a link in its last component is not followed.
+    pub fn leads(&self, path: &[u8], keep_last: bool) -> Vec<u8> {
+        Tree::new(&self.files).walk(path, keep_last)
+    }
+
+    /// Whose file it is, of a path that leads nowhere else.
+    pub fn owner(&self, path: &[u8]) -> u32 {
+        Tree::new(&self.files).owner(path)
     }
 
     /// What the reference model says of a case, of what [`Expectation::select`] has selected.

@@ -1,0 +1,82 @@
+//! Containers under AppArmor, on a kernel that does not run BPF LSM: by `portcullis-runtime`, which gives them their label, with crun,
+//! runc and Podman.
+
+mod agent;
+mod conformance;
+mod faults;
+mod life;
+
+use std::path::{Path, PathBuf};
+
+use crate::guest::{self, Guest};
+use crate::report::Report;
+use crate::{Failure, Result, starts};
+
+/// Where the runtime reads its configuration: engines tell it nothing of ours.
+const CONFIG: &str = "/etc/portcullis/config.yaml";
+/// What the kernel has.
+const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+/// Active security modules.
+const MODULES: &str = "/sys/kernel/security/lsm";
+
+/// Runs the suite.
+pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> Result<()> {
+    let modules = read(Path::new(MODULES))?;
+    if modules.trim().split(',').any(|module| module == "bpf") || !modules.contains("apparmor") {
+        let why = format!("active are {}; the suite is for a kernel with AppArmor and without BPF LSM", modules.trim());
+        report.fail("apparmor", why);
+        return Ok(());
+    }
+    let guest = carried(guest)?;
+    if guest.wants("apparmor/backend") {
+        report.run("apparmor/backend", || told(&guest));
+    }
+    starts::run(&guest, "apparmor/starts", report)?;
+    life::run(&guest, report)?;
+    faults::run(&guest, report)?;
+    agent::run(&guest, report)?;
+    conformance::run(&guest, corpus, report)
+}
+
+/// The same guest, whose runtimes are run by `portcullis-runtime`.
+fn carried(guest: &Guest) -> Result<Guest> {
+    let guest = Guest {
+        carried: true,
+        settings: format!("nri:\n  enabled: false\n  hook: {}\n", guest.binaries.join("portcullis-hook").display()),
+        ..guest.clone()
+    };
+    for runtime in &guest.runtimes {
+        link(&guest.binaries.join("portcullis-runtime"), &guest.runtime_program(*runtime))?;
+    }
+    guest::make_directory(Path::new("/etc/portcullis"))?;
+    link(&guest.config, Path::new(CONFIG))?;
+    guest.configure("enforce", "audit")?;
+    Ok(guest)
+}
+
+fn link(target: &Path, name: &Path) -> Result<()> {
+    guest::remove_tree(name)?;
+    std::os::unix::fs::symlink(target, name).map_err(|source| Failure::io(name.display(), source))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| Failure::io(path.display(), source))
+}
+
+/// Our profiles in the kernel.
+fn profiles() -> Result<Vec<String>> {
+    let list = read(&PathBuf::from(PROFILES))?;
+    let names = list.lines().filter_map(|line| line.split(" (").next());
+    Ok(names.filter(|name| name.starts_with("portcullis.")).map(str::to_owned).collect())
+}
+
+/// `doctor` and `status` say that it is AppArmor, and why.
+fn told(guest: &Guest) -> Result<std::result::Result<(), String>> {
+    for command in ["doctor", "status"] {
+        let said = guest.portcullis(&[command])?;
+        if !said.success() || !said.stdout.contains("AppArmor") || !said.stdout.contains("BPF LSM is not") {
+            return Ok(Err(format!("{command}: {} {}", said.stdout, said.complaint())));
+        }
+    }
+    Ok(Ok(()))
+}
