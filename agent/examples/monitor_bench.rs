@@ -22,6 +22,7 @@ use portcullis_agent::service::{Service, Settings, runtime};
 use portcullis_agent::{Messages, Telemetry};
 use portcullis_ebpf::monitor::{self, Classes, Visibility};
 use portcullis_enforcer::{Config, Enforcer, FileSink, LineFormat, Monitor, MonitorEnabled, SinkEvents, Sinks};
+use portcullis_policy::Backend;
 use rustix::process::{Pid, Signal, kill_process};
 
 type Failed = Box<dyn Error>;
@@ -126,7 +127,7 @@ fn agent(storm: Storm, directory: &Path) -> Result<(), Failed> {
         let enforcer = Arc::new(Enforcer::open(config)?);
         let visibility = Visibility { host: storm.classes(), containers: Classes::NONE };
         let monitor = Monitor { enabled: MonitorEnabled::Yes, visibility };
-        let telemetry = Telemetry::from_kernel(enforcer.state().clone(), Host::default(), monitor)?;
+        let telemetry = Telemetry::from_kernel(enforcer.state().clone(), Host::default(), monitor, Backend::Bpf)?;
         let file = FileSink {
             path: directory.join("events"),
             format: LineFormat::Lines,

@@ -1,5 +1,9 @@
 # Running the end-to-end tests in a guest.
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # the scripts that read this file use it
+
+# The boot line of a kernel that does not run BPF LSM, for the suite "apparmor".
+WITHOUT_BPF='lsm=landlock,lockdown,yama,apparmor'
 
 # run_e2e DIST KERNEL TIMEOUT [ARGUMENT OF portcullis-e2e]...
 # With E2E_APPEND on the guest's boot line, where that is set.
