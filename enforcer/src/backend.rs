@@ -59,8 +59,12 @@ impl Chosen {
     /// line or the state of securityfs seems to say.
     #[must_use]
     pub fn of_host(choice: BackendChoice) -> Chosen {
-        let loaded = choice == BackendChoice::Auto && Kernel::open().is_ok();
-        Chosen::of(choice, loaded, portcullis_ebpf::lsm)
+        Chosen::by(choice, || Kernel::open().is_ok())
+    }
+
+    /// The same where the caller knows whether the programs are loaded.
+    pub(crate) fn by(choice: BackendChoice, is_loaded: impl FnOnce() -> bool) -> Chosen {
+        Chosen::of(choice, choice == BackendChoice::Auto && is_loaded(), portcullis_ebpf::lsm)
     }
 
     fn of(choice: BackendChoice, loaded: bool, lsm: impl FnOnce() -> Lsm) -> Chosen {

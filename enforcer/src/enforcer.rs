@@ -82,7 +82,7 @@ impl Enforcer {
 
     /// What enforces on this host.
     pub fn chosen(&self) -> Chosen {
-        *self.chosen.get_or_init(|| Chosen::of_host(self.config.backend))
+        *self.chosen.get_or_init(|| Chosen::by(self.config.backend, || self.kernel().is_ok()))
     }
 
     pub(crate) fn profiles(&self) -> &Profiles {

@@ -125,6 +125,14 @@ pub enum Error {
         /// Where the rule is written.
         place: String,
     },
+    /// Which program a runtime is about to execute cannot be told.
+    #[error("whether {path} may be executed cannot be told: {source}")]
+    Unjudged {
+        /// As it was asked for.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// All slots are taken.
     #[error("{limit} containers are armed on this host, which is the most there can be; stop one")]
     NoSlot {

@@ -36,10 +36,20 @@ impl Program {
     /// Refuses what a rule set denies in the root file system that `root` is open on. What is not there the runtime itself refuses.
     ///
     /// # Errors
-    /// [`Error::Denied`].
+    /// [`Error::Denied`]; [`Error::Unjudged`] if it cannot be told which file it is.
     pub fn judge(&self, set: &RuleSet, root: BorrowedFd<'_>) -> Result<(), Error> {
         let mut root = ContainerRoot::new(root);
-        let mut next = self.candidates().into_iter().find_map(|path| root.executable(&path));
+        let mut find = |path: &[u8]| {
+            let shown = || String::from_utf8_lossy(path).into_owned();
+            root.executable(path).map_err(|source| Error::Unjudged { path: shown(), source })
+        };
+        let mut next = None;
+        for path in self.candidates() {
+            next = find(&path)?;
+            if next.is_some() {
+                break;
+            }
+        }
         for _ in 0..=MAX_INTERPRETERS {
             let Some(found) = next else { return Ok(()) };
             let subject = Subject { exe: None, owner: found.uid == Some(self.uid) };
@@ -47,7 +57,10 @@ impl Program {
             if decision.verdict == Verdict::Block {
                 return Err(denied(set, decision.cause, found.path.as_deref().unwrap_or(&self.name)));
             }
-            next = found.interpreter.and_then(|interpreter| root.executable(&self.absolute(&interpreter)));
+            next = match found.interpreter {
+                Some(interpreter) => find(&self.absolute(&interpreter))?,
+                None => None,
+            };
         }
         Ok(())
     }
@@ -58,15 +71,15 @@ impl Program {
             return vec![self.absolute(&self.name)];
         }
         let path = self.path.as_deref().unwrap_or(DEFAULT_PATH);
-        let along = path.split(|&byte| byte == b':').map(|directory| self.absolute(&[directory, b"/", &self.name].concat()));
+        // An empty directory is the working directory.
+        let directories = path.split(|&byte| byte == b':').map(|directory| if directory.is_empty() { b"." } else { directory });
+        let along = directories.map(|directory| self.absolute(&[directory, b"/", &self.name].concat()));
         if self.name.is_empty() { Vec::new() } else { along.collect() }
     }
 
-    /// From the working directory, where a path is relative. One that begins with a slash because a directory of `PATH` is empty
-    /// is relative too.
+    /// From the working directory, where a path is relative.
     fn absolute(&self, path: &[u8]) -> Vec<u8> {
-        let is_relative = !path.starts_with(b"/") || path.strip_prefix(b"/") == Some(&self.name);
-        if is_relative { [&self.directory, &b"/"[..], path].concat() } else { path.to_vec() }
+        if path.starts_with(b"/") { path.to_vec() } else { [&self.directory, &b"/"[..], path].concat() }
     }
 }
 
@@ -80,13 +93,18 @@ pub(crate) struct Executable {
     pub(crate) interpreter: Option<Vec<u8>>,
 }
 
-/// The interpreter in the first line of a script.
-pub(crate) fn interpreter(file: impl Read) -> Option<Vec<u8>> {
+/// The interpreter in the first line of a script, as the kernel finds it (`load_script` in `fs/binfmt_script.c`): a zero byte ends
+/// it like a space.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn interpreter(file: impl Read) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    file.take(MAX_LINE_BYTES).read_to_end(&mut line).ok()?;
-    let line = line.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
-    let word = line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty())?;
-    Some(word.to_vec())
+    file.take(MAX_LINE_BYTES).read_to_end(&mut line)?;
+    let line = line.strip_prefix(b"#!").and_then(|line| line.split(|&byte| byte == b'\n').next());
+    let mut words = line.unwrap_or_default().split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let word = words.next().and_then(|word| word.split(|&byte| byte == 0).next());
+    Ok(word.map(<[u8]>::to_vec))
 }
 
 fn denied(set: &RuleSet, cause: Cause, path: &[u8]) -> Error {
@@ -112,6 +130,7 @@ mod tests {
 
     use portcullis_policy::meaning::{Posture, Postures};
     use portcullis_policy::{Options, parse};
+    use rustix::fs::{Mode, OFlags};
 
     use super::*;
 
@@ -143,6 +162,9 @@ mod tests {
         file("data/nc", "not executable", 0o644);
         file("data/script", "#! /bin/nc -l\n", 0o755);
         file("data/outer", "#!script", 0o755);
+        file("data/zero", "#!/bin/nc\0x -l\n", 0o755);
+        file("usr/bin/inner", "#!/inner", 0o755);
+        symlink("usr/bin/nc", at("inner")).unwrap();
         symlink("usr/bin", at("bin")).unwrap();
         symlink("/bin/nc", at("data/link")).unwrap();
         symlink("../../../../usr/bin/nc", at("data/out")).unwrap();
@@ -173,6 +195,8 @@ mod tests {
             ("/data/out", "", "/"),
             ("/data/script", "", "/"),
             ("outer", ".", "/data"),
+            ("/data/zero", "", "/"),
+            ("inner", "/bin", "/data"),
         ] {
             assert_eq!(verdict(&set, &program(name, path, directory)), refused, "{name} {path} {directory}");
         }
@@ -185,6 +209,26 @@ mod tests {
         for (name, path) in [("/bin/true", ""), ("nc", "/data:/opt"), ("nc", ""), ("", "/bin"), ("/gone", ""), ("true", "/bin")] {
             assert_eq!(verdict(&set, &program(name, path, "/")), Ok(()), "{name} {path}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_let_through() {
+        let set = set("    matchPaths: [{path: /usr/bin/nc}]\n  action: Block\n", Posture::Audit);
+        let root = root();
+        // Deeper than a path may be long, which a link makes reachable.
+        let name = "d".repeat(250);
+        let half = [name.as_str(); 10].join("/");
+        let mut at = rustix::fs::open(root.path(), OFlags::PATH, Mode::empty()).unwrap();
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&at, name.as_str(), Mode::from_raw_mode(0o755)).unwrap();
+            at = rustix::fs::openat(&at, name.as_str(), OFlags::PATH, Mode::empty()).unwrap();
+        }
+        symlink(&half, root.path().join("half")).unwrap();
+        let directory = fs::File::open(root.path()).unwrap();
+        let error = program(&format!("/half/{half}/nc"), "", "/").judge(&set, directory.as_fd()).unwrap_err();
+        assert!(matches!(error, Error::Unjudged { .. }), "{error}");
+        let zero = program("/usr/bin/nc\0", "", "/").judge(&set, directory.as_fd()).unwrap_err();
+        assert!(matches!(zero, Error::Unjudged { .. }), "{zero}");
     }
 
     #[test]

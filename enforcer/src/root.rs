@@ -7,12 +7,15 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::program::{Executable, interpreter};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::program::{Executable, interpreter};
 
 /// Most links that are followed for one path, as in Linux (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
@@ -40,9 +43,9 @@ impl<'a> ContainerRoot<'a> {
     pub fn leads(&mut self, path: &[u8]) -> Vec<Vec<u8>> {
         let mut names = Vec::new();
         let Some(last) = path.iter().rposition(|&byte| byte == b'/') else { return names };
-        if let Some(mut parent) = self.follow(&path[..last]) {
+        if let Ok(mut parent) = self.follow(&path[..last]) {
             parent.extend_from_slice(&path[last..]);
-            if let Some(end) = self.follow(&parent) {
+            if let Ok(end) = self.follow(&parent) {
                 names.push(end);
             }
             names.push(parent);
@@ -52,38 +55,51 @@ impl<'a> ContainerRoot<'a> {
         names
     }
 
-    /// The executable file that a path leads to, whatever dots and links are in it. What lies in a proc file system is another thing
-    /// for whoever looks, and so has no path.
-    pub(crate) fn executable(&mut self, path: &[u8]) -> Option<Executable> {
-        let path = self.follow(path)?;
+    /// The executable file that a path leads to, whatever dots and links are in it; nothing where no runtime would find one. What lies
+    /// in a proc file system is another thing for whoever looks, and so has no path.
+    ///
+    /// # Errors
+    /// If it cannot be told: what cannot be looked at here may well be executed by somebody else.
+    pub(crate) fn executable(&mut self, path: &[u8]) -> io::Result<Option<Executable>> {
+        let path = match self.follow(path) {
+            Ok(path) => path,
+            // The kernel follows no more of them either.
+            Err(Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         if self.is_in_proc(&path) {
-            return Some(Executable { path: None, uid: None, interpreter: None });
+            return Ok(Some(Executable { path: None, uid: None, interpreter: None }));
         }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = self.open(&path, flags)?;
-        let stat = rustix::fs::fstat(&file).ok()?;
+        let there = match self.open(&path, OFlags::PATH) {
+            Ok(there) => there,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = rustix::fs::fstat(there)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_mode & 0o111 == 0 {
-            return None;
+            return Ok(None);
         }
-        Some(Executable { path: Some(path), uid: Some(stat.st_uid), interpreter: interpreter(File::from(file)) })
+        let file = self.open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        Ok(Some(Executable { path: Some(path), uid: Some(stat.st_uid), interpreter: interpreter(File::from(file))? }))
     }
 
     /// Whether what is there of a path is in a proc file system.
     fn is_in_proc(&self, path: &[u8]) -> bool {
         let ends = (0..=path.len()).rev().filter(|&end| end == path.len() || path[end] == b'/');
-        let there = ends.filter_map(|end| self.open(&path[..end], OFlags::PATH)).next();
+        let there = ends.filter_map(|end| self.open(&path[..end], OFlags::PATH).ok()).next();
         there.is_some_and(|file| rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == PROC_SUPER_MAGIC))
     }
 
-    /// Opens what a path without links leads to.
-    fn open(&self, path: &[u8], flags: OFlags) -> Option<OwnedFd> {
-        let relative = Path::new(OsStr::from_bytes(path.strip_prefix(b"/")?));
+    /// Opens what a path without links leads to; the root is empty.
+    fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let relative = path.strip_prefix(b"/").filter(|relative| !relative.is_empty()).unwrap_or(b".");
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        rustix::fs::openat2(self.fd, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve).ok()
+        let relative = Path::new(OsStr::from_bytes(relative));
+        rustix::fs::openat2(self.fd, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
     /// Follows every link of a path; the root is empty.
-    fn follow(&mut self, path: &[u8]) -> Option<Vec<u8>> {
+    fn follow(&mut self, path: &[u8]) -> Result<Vec<u8>, Errno> {
         let mut done: Vec<u8> = Vec::new();
         let mut waiting: Vec<Vec<u8>> = components(path);
         let mut links = 0;
@@ -95,19 +111,19 @@ impl<'a> ContainerRoot<'a> {
             let parent = done.len();
             done.push(b'/');
             done.extend_from_slice(&name);
-            if done.len() > MAX_PATH_BYTES {
-                return None;
+            if done.len() > MAX_PATH_BYTES || waiting.len() > MAX_PATH_BYTES {
+                return Err(Errno::NAMETOOLONG);
             }
             if let Some(target) = self.link(&done) {
                 links += 1;
-                if links > MAX_LINKS || waiting.len() > MAX_PATH_BYTES {
-                    return None;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP);
                 }
                 done.truncate(if target.starts_with(b"/") { 0 } else { parent });
                 waiting.append(&mut components(&target));
             }
         }
-        Some(done)
+        Ok(done)
     }
 
     /// The target of a link whose parents hold none.
@@ -121,7 +137,7 @@ impl<'a> ContainerRoot<'a> {
     }
 
     fn read_link(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let file = self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let file = self.open(path, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
         let stat = rustix::fs::fstat(&file).ok()?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             return None;

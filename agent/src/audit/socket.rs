@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, SocketFlags, SocketType, bind, recvfrom, socket_with, sockopt};
 
 /// `AUDIT_NLGRP_READLOG` of `linux/audit.h`, as a mask.
 const READ_LOG: u32 = 1;
@@ -49,8 +49,11 @@ impl AuditSocket {
     }
 
     pub(super) fn read(&mut self) -> Result<Read<'_>, Errno> {
-        match recv(&self.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
-            Ok((length, _)) => Ok(text(&self.buffer[..length]).map_or(Read::Other, Read::Avc)),
+        match recvfrom(&self.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
+            Ok((length, _, sender)) => {
+                let record = if is_kernel(sender) { text(&self.buffer[..length]) } else { None };
+                Ok(record.map_or(Read::Other, Read::Avc))
+            }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Nothing),
             Err(Errno::NOBUFS) => Ok(Read::Overrun),
             Err(error) => Err(error),
@@ -62,6 +65,11 @@ impl AsFd for AuditSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whoever has CAP_NET_ADMIN in this network namespace may send to this socket, and is no witness of denials.
+fn is_kernel(sender: Option<SocketAddrAny>) -> bool {
+    sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok()).is_some_and(|sender| sender.pid() == 0)
 }
 
 /// The text of a record. `nlmsg_len` is not heeded: for audit records it does not count the header (`kauditd_send_multicast_skb`),
@@ -82,6 +90,13 @@ mod tests {
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes.extend(text);
         bytes
+    }
+
+    #[test]
+    fn only_the_kernel_is_believed() {
+        assert!(is_kernel(Some(SocketAddrNetlink::new(0, READ_LOG).into())));
+        assert!(!is_kernel(Some(SocketAddrNetlink::new(7, READ_LOG).into())));
+        assert!(!is_kernel(None));
     }
 
     #[test]

@@ -19,8 +19,6 @@ use crate::telemetry::Telemetry;
 
 /// Bytes of lines that are written at once; one event more may make it longer.
 const BATCH_BYTES: usize = 256 << 10;
-/// How long more events are waited for after one: to be woken for each, and to write each, costs more than an event does.
-const GATHERING: Duration = Duration::from_millis(5);
 /// How soon it is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// How much of what waits is still written when the agent stops: more than the queues hold.
@@ -97,10 +95,6 @@ impl Writer {
                 tokio::select! {
                     fed = self.feed.next() => self.take(&fed),
                     () = stops(&mut stopped) => break,
-                }
-                self.fill();
-                if self.batch.lines.len() < BATCH_BYTES {
-                    sleep(GATHERING).await;
                 }
             }
             self.fill();

@@ -162,9 +162,10 @@ impl Profiles {
             }
             _ => StoreError::File { what: "read", path: path.to_owned(), source },
         };
-        let mut text = String::new();
-        File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(failed)?;
-        Ok(text)
+        let mut text = Vec::new();
+        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text)).map_err(failed)?;
+        // Others may name their profiles as they like; ours are letters and digits.
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Writes to a file of AppArmor's in one call, which is what the kernel reads as one request. The inner result is its answer.
