@@ -3,6 +3,7 @@
 #include "attack.h"
 
 #include <linux/io_uring.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -28,6 +29,8 @@ int serve(const char *socket_path, char **files, int n)
 		struct iovec data = { &byte, 1 };
 		struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control };
 		struct cmsghdr *header;
+		/* Nothing is asked for: of all events only the end of the connection is waited for. */
+		struct pollfd gone = { .events = 0 };
 		int peer = accept(listener, NULL, NULL);
 
 		if (peer < 0)
@@ -42,8 +45,9 @@ int serve(const char *socket_path, char **files, int n)
 		header->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)n);
 		memcpy(CMSG_DATA(header), fds, sizeof(int) * (size_t)n);
 		sendmsg(peer, &message, MSG_NOSIGNAL);
-		/* The files stay open here a while, for who takes descriptors instead of asking for them. */
-		usleep(200000);
+		/* The files stay open here until the peer has gone, for who takes descriptors instead of asking for them. */
+		gone.fd = peer;
+		poll(&gone, 1, 2000);
 		for (i = 0; i < n; i++)
 			close(fds[i]);
 		close(peer);
@@ -60,6 +64,15 @@ static int connected(void)
 		return -1;
 	}
 	return fd;
+}
+
+/* The byte comes once the helper has opened the files. They are not received: without room for them they are dropped. */
+static void await_files(int helper)
+{
+	char byte;
+
+	if (read(helper, &byte, 1) != 1)
+		held("read from the helper");
 }
 
 static void received(void)
@@ -100,7 +113,7 @@ static void taken(void)
 		held_as(ESRCH, "no helper in sight");
 		return;
 	}
-	usleep(50000);
+	await_files(asked);
 	pidfd = (int)syscall(SYS_pidfd_open, atoi(pid), 0);
 	if (pidfd < 0) {
 		held("pidfd_open");
@@ -124,13 +137,13 @@ static void taken_by_proc(void)
 {
 	const char *pid = getenv("HELPER_PID");
 	char path[64];
-	int fd;
+	int fd, asked = connected();
 
-	if (!pid || connected() < 0) {
+	if (!pid || asked < 0) {
 		held_as(ESRCH, "no helper in sight");
 		return;
 	}
-	usleep(50000);
+	await_files(asked);
 	for (fd = 3; fd < 32; fd++) {
 		snprintf(path, sizeof(path), "/proc/%s/fd/%d", pid, fd);
 		if (access(path, F_OK) == 0 || errno != ENOENT)

@@ -100,7 +100,11 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     report.run("monitor/unload", || {
         Monitor::unload().map_err(unusable)?;
         let status = guest.portcullis(&["status"])?.stdout;
-        Ok(if status.starts_with("loaded: ") { Ok(()) } else { Err(format!("enforcement went too: {status}")) })
+        Ok(if status.lines().any(|line| line.starts_with("loaded: ")) {
+            Ok(())
+        } else {
+            Err(format!("enforcement went too: {status}"))
+        })
     });
     Ok(())
 }
