@@ -106,12 +106,12 @@ pub(crate) fn executed(container: Option<Container>) -> Log {
 pub(crate) fn executed_with(container: Option<Container>, change: impl FnOnce(&mut ProcessEvent)) -> Log {
     let mut event = exec();
     change(&mut event);
-    let header = &event.header;
+    let (header, lost_before) = (event.header, event.lost_before);
     let mut table = Processes::default();
-    table.apply(&event);
+    table.apply(event);
     let process = table.get(header.tgid, header.time_ns).map(|view| table.facts(view, header.time_ns));
     assert!(process.is_some(), "its own event tells it");
-    Log::executed(&event, named_as(container, process))
+    Log::executed(&header, lost_before, named_as(container, process))
 }
 
 fn named_as(container: Option<Container>, process: Option<ProcessFacts>) -> Named {
@@ -165,7 +165,7 @@ pub(crate) fn repeated(container: Option<Container>, event: &AccessEvent) -> Log
 
 fn facts() -> ProcessFacts {
     let mut table = Processes::default();
-    table.apply(&exec());
+    table.apply(exec());
     table.get(7, 2_100).map(|view| table.facts(view, 2_100)).unwrap()
 }
 

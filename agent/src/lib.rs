@@ -27,6 +27,7 @@ mod doorway;
 mod error;
 mod feeder;
 mod instance;
+mod json;
 pub mod kubearmor;
 pub mod logs;
 mod memory;

@@ -3,14 +3,14 @@
 use jsonschema::Validator;
 use portcullis_ebpf::abi::{self, op};
 use portcullis_ebpf::monitor::AccessEvent;
-use portcullis_ebpf::monitor::abi::{NO_SLOT, PATH_CUT};
+use portcullis_ebpf::monitor::abi::{ARGS_CUT, NO_SLOT, PATH_CUT, PATH_OUTSIDE, PATH_UNLINKED};
 use portcullis_policy::meaning::Action;
 use serde_json::{Value, json};
 
 use crate::alerts::line::SCHEMA;
 use crate::control::{EventClass, EventFormat, LOST_SCHEMA, Lost};
 use crate::fake;
-use crate::kubearmor::tests::{alert, container, facts, rules};
+use crate::kubearmor::tests::{alert, container, facts_of, program, rules};
 use crate::logs::line::{ACCESS_SCHEMA, PROCESS_SCHEMA};
 
 const ALERT: &str = include_str!("../../contrib/schemas/portcullis.alert-1.schema.json");
@@ -68,8 +68,7 @@ fn line(bytes: &[u8]) -> Value {
 fn alerts_are_as_their_schema_says() {
     let schema = validator(ALERT);
     let block = rules("KubeArmorPolicy", Action::Block);
-    let mut all = facts();
-    (all.exe_flags, all.args_cut, all.cwd_flags) = (vec!["cut", "unlinked"], true, vec!["outside"]);
+    let all = facts_of(program("/", [PATH_CUT | PATH_UNLINKED, PATH_OUTSIDE, ARGS_CUT]));
     let full = line(&alert(&block, Some(all), |_| {}).written(EventFormat::Json));
     is_valid(&schema, &full);
     is_strict(&schema, &full, &OPTIONAL);

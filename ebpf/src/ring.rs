@@ -62,18 +62,26 @@ impl<R: Record> Reader<R> {
         Ok(Reader { ring, ledger: Ledger::new(cpus), what, _only_reader: only_reader, _events: PhantomData })
     }
 
-    /// The next event, or nothing if none came within the timeout. Events of one CPU come in their order; those of several are
-    /// nearly in the order of their time.
+    /// The next event, if there is one. Events of one CPU come in their order; those of several are nearly in the order of their
+    /// time. Records that can't be understood are counted and passed over.
+    pub fn try_next(&mut self) -> Option<R> {
+        while let Some(event) = self.ring.next(|record| self.ledger.take(record)) {
+            if event.is_some() {
+                return event;
+            }
+        }
+        None
+    }
+
+    /// The same, or nothing if none came within the timeout.
     ///
     /// # Errors
-    /// Only if waiting itself fails. Records that can't be understood are counted and passed over.
+    /// Only if waiting itself fails.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<R>, Error> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            while let Some(event) = self.ring.next(|record| self.ledger.take(record)) {
-                if event.is_some() {
-                    return Ok(event);
-                }
+            if let Some(event) = self.try_next() {
+                return Ok(Some(event));
             }
             let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {

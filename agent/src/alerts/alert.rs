@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use portcullis_ebpf::{Event, abi};
@@ -14,6 +14,7 @@ use super::format::{FORMATS, Format, Renderings, json_bytes};
 use super::line::{Container, Line};
 use super::process::ProcessFacts;
 use crate::control::EventFormat;
+use crate::json;
 use crate::kubearmor::{self, Host};
 use crate::ocsf;
 
@@ -21,8 +22,6 @@ use crate::ocsf;
 #[derive(Debug)]
 pub struct Alert {
     pub(crate) line: Line,
-    /// When it was raised, in seconds since 1970.
-    pub(crate) seconds: i64,
     /// It would have been denied, if the container were not one that is only audited.
     pub(crate) spared: bool,
     /// [`abi::Event::arg`]
@@ -44,19 +43,25 @@ impl Alert {
         let (container, rules) = named.unzip();
         let rule = rules.and_then(|rules| rules.rules.get(event.header.rule as usize)).map(Arc::clone);
         let line = Line::new(event, time, rule, container, process);
-        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let spared = event.header.verdict == abi::AUDIT && would_deny(&line, rules);
-        let mut alert = Alert {
-            line,
-            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-            spared,
-            arg: event.header.arg,
-            host,
-            bytes: 0,
-            renderings: Renderings::default(),
-        };
+        let mut alert = Alert { line, spared, arg: event.header.arg, host, bytes: 0, renderings: Renderings::default() };
         alert.bytes = alert.account();
         alert
+    }
+
+    /// Writes the alert as a line, without its end, after what is there. Nothing of that is kept.
+    pub fn write(&self, lines: &mut Vec<u8>, format: EventFormat) {
+        let kept = match format {
+            EventFormat::Json => self.renderings.written(Format::Line),
+            EventFormat::Kubearmor => self.renderings.written(Format::KubeArmor),
+            EventFormat::Ocsf => None,
+        };
+        match (kept, format) {
+            (Some(line), _) => lines.extend_from_slice(line),
+            (None, EventFormat::Json) => json::write(lines, &self.line),
+            (None, EventFormat::Kubearmor) => json::write(lines, &kubearmor::Alert::from(self)),
+            (None, EventFormat::Ocsf) => json::write(lines, &ocsf::Event::from(self)),
+        }
     }
 
     /// The alert as a line, without its end.
@@ -65,7 +70,7 @@ impl Alert {
         match format {
             EventFormat::Json => Cow::Borrowed(self.rendered(Format::Line)),
             EventFormat::Kubearmor => Cow::Borrowed(self.rendered(Format::KubeArmor)),
-            EventFormat::Ocsf => Cow::Owned(kubearmor::json(&ocsf::Event::from(self))),
+            EventFormat::Ocsf => Cow::Owned(json::line(&ocsf::Event::from(self))),
         }
     }
 
@@ -73,8 +78,8 @@ impl Alert {
     #[must_use]
     pub fn rendered(&self, format: Format) -> &Bytes {
         let write = || match format {
-            Format::Line => kubearmor::json(&self.line),
-            Format::KubeArmor => kubearmor::json(&kubearmor::Alert::from(self)),
+            Format::Line => json::line(&self.line),
+            Format::KubeArmor => json::line(&kubearmor::Alert::from(self)),
             Format::Feeder => kubearmor::Alert::from(self).encode_to_vec(),
         };
         self.renderings.get(format, write)

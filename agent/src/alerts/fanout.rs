@@ -18,6 +18,11 @@ pub(crate) trait Item: Send + Sync + 'static {
     fn bytes(&self) -> usize;
 }
 
+/// How much a reader takes at once at most, so that it and who publishes do not meet for each item.
+const TAKEN: usize = 64;
+/// The same in bytes; one more item may go beyond it.
+const TAKEN_BYTES: usize = 256 << 10;
+
 /// What a reader gets next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next<T> {
@@ -56,13 +61,33 @@ impl<T: Item> Queue<T> {
         self.lost - before
     }
 
-    fn pop(&mut self) -> Option<Next<T>> {
+    /// Moves out what comes next, as much as is taken together.
+    fn take(&mut self, taken: &mut VecDeque<Next<T>>) {
         if self.lost > 0 {
-            return Some(Next::Lost(std::mem::take(&mut self.lost)));
+            taken.push_back(Next::Lost(std::mem::take(&mut self.lost)));
         }
-        let item = self.items.pop_front()?;
-        self.bytes -= item.bytes();
-        Some(Next::Item(item))
+        let mut bytes = 0;
+        while taken.len() < TAKEN
+            && bytes < TAKEN_BYTES
+            && let Some(item) = self.items.pop_front()
+        {
+            bytes += item.bytes();
+            taken.push_back(Next::Item(item));
+        }
+        self.bytes -= bytes;
+    }
+
+    /// Puts what was taken back to where it was.
+    fn put_back(&mut self, taken: VecDeque<Next<T>>) {
+        for next in taken.into_iter().rev() {
+            match next {
+                Next::Item(item) => {
+                    self.bytes += item.bytes();
+                    self.items.push_front(item);
+                }
+                Next::Lost(lost) => self.lost += lost,
+            }
+        }
     }
 }
 
@@ -72,6 +97,8 @@ struct State<T> {
     next_id: u64,
     /// What nobody has got yet.
     waiting: Queue<T>,
+    /// Whether something was queued since readers were woken.
+    is_stirred: bool,
     counters: Counters,
 }
 
@@ -102,7 +129,13 @@ impl<T> Clone for Fanout<T> {
 
 impl<T> Default for Fanout<T> {
     fn default() -> Fanout<T> {
-        let state = State { readers: HashMap::new(), next_id: 0, waiting: Queue::default(), counters: Counters::default() };
+        let state = State {
+            readers: HashMap::new(),
+            next_id: 0,
+            waiting: Queue::default(),
+            is_stirred: false,
+            counters: Counters::default(),
+        };
         Fanout { state: Arc::new(Mutex::new(state)) }
     }
 }
@@ -110,6 +143,12 @@ impl<T> Default for Fanout<T> {
 impl<T: Item> Fanout<T> {
     /// Gives an item to all who listen.
     pub(crate) fn publish(&self, item: T) {
+        self.queue(item);
+        self.wake();
+    }
+
+    /// Gives an item to all who listen, when they come for it or are woken.
+    pub(crate) fn queue(&self, item: T) {
         let item = Arc::new(item);
         let mut state = self.lock();
         let State { readers, waiting, counters, .. } = &mut *state;
@@ -118,9 +157,17 @@ impl<T: Item> Fanout<T> {
             counters.lost += waiting.push(item);
             return;
         }
-        for (queue, notify) in readers.values_mut() {
+        for (queue, _) in readers.values_mut() {
             counters.lost += queue.push(Arc::clone(&item));
-            notify.notify_one();
+        }
+        state.is_stirred = true;
+    }
+
+    /// Wakes those who have got something since they were woken the last time.
+    pub(crate) fn wake(&self) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.is_stirred) {
+            state.readers.values().for_each(|(_, notify)| notify.notify_one());
         }
     }
 
@@ -132,7 +179,7 @@ impl<T: Item> Fanout<T> {
         let notify = Arc::new(Notify::new());
         let queue = std::mem::take(&mut state.waiting);
         state.readers.insert(id, (queue, Arc::clone(&notify)));
-        Subscription { fanout: self.clone(), id, notify }
+        Subscription { fanout: self.clone(), id, notify, taken: Mutex::default() }
     }
 
     /// What went through so far.
@@ -150,10 +197,12 @@ impl<T> Fanout<T> {
 
 /// One reader's end.
 #[derive(Debug)]
-pub(crate) struct Subscription<T> {
+pub(crate) struct Subscription<T: Item> {
     fanout: Fanout<T>,
     id: u64,
     notify: Arc<Notify>,
+    /// Out of its queue, and not given out yet.
+    taken: Mutex<VecDeque<Next<T>>>,
 }
 
 impl<T: Item> Subscription<T> {
@@ -170,17 +219,23 @@ impl<T: Item> Subscription<T> {
 
     /// What waits already.
     pub(crate) fn try_next(&self) -> Option<Next<T>> {
-        self.fanout.lock().readers.get_mut(&self.id)?.0.pop()
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.is_empty() {
+            self.fanout.lock().readers.get_mut(&self.id)?.0.take(&mut taken);
+        }
+        taken.pop_front()
     }
 }
 
-impl<T> Drop for Subscription<T> {
+impl<T: Item> Drop for Subscription<T> {
     fn drop(&mut self) {
+        let taken = std::mem::take(self.taken.get_mut().unwrap_or_else(PoisonError::into_inner));
         let mut state = self.fanout.lock();
-        // The last one out leaves what it did not take to the next one in.
-        if let Some((queue, _)) = state.readers.remove(&self.id)
+        // The last one out leaves what it did not get to the next one in.
+        if let Some((mut queue, _)) = state.readers.remove(&self.id)
             && state.readers.is_empty()
         {
+            queue.put_back(taken);
             state.waiting = queue;
         }
     }
@@ -239,6 +294,18 @@ mod tests {
         drop(second);
         fanout.publish(alert(1));
         assert_eq!(numbers(&fanout.subscribe()), (vec![0, 1], 0));
+    }
+
+    #[test]
+    fn what_is_taken_together_is_given_out_one_by_one_or_put_back() {
+        let fanout = Fanout::default();
+        let first = fanout.subscribe();
+        (0..3 * TAKEN).for_each(|number| fanout.publish(alert(number)));
+        assert_eq!(first.try_next(), Some(Next::Item(Arc::new(alert(0)))));
+        fanout.publish(alert(3 * TAKEN));
+        drop(first);
+        let (rest, lost) = numbers(&fanout.subscribe());
+        assert_eq!((rest, lost), ((1..=3 * TAKEN).collect(), 0));
     }
 
     #[test]

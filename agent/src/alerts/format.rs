@@ -24,6 +24,11 @@ pub(crate) const FORMATS: usize = 3;
 pub(crate) struct Renderings([OnceLock<Bytes>; FORMATS]);
 
 impl Renderings {
+    /// The event in a format, if somebody has had it written.
+    pub(crate) fn written(&self, format: Format) -> Option<&Bytes> {
+        self.0[format as usize].get()
+    }
+
     /// The event in a format. The first who wants it waits for it to be written.
     pub(crate) fn get(&self, format: Format, write: impl FnOnce() -> Vec<u8>) -> &Bytes {
         self.0[format as usize].get_or_init(|| Bytes::from(write().into_boxed_slice()))

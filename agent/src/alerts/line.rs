@@ -11,10 +11,13 @@ use portcullis_policy::capability::Capability;
 use portcullis_policy::meaning::{Action, Rule};
 use portcullis_policy::select::Owner;
 use portcullis_policy::syscall::Syscall;
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use super::clock::Timestamp;
 use super::format::json_bytes;
 use super::process::ProcessFacts;
+use super::text::Short;
 
 /// Name and version of the schema.
 pub const SCHEMA: &str = "portcullis.alert/1";
@@ -34,7 +37,7 @@ pub fn means(name: &str, id: &str, container_name: &str) -> bool {
 #[serde(rename_all = "camelCase")]
 pub struct Line {
     pub(crate) schema: &'static str,
-    pub(crate) time: String,
+    pub(crate) time: Timestamp,
     pub(crate) cpu: u32,
     /// Counts the alerts of this CPU, delivered or not.
     pub(crate) sequence: u64,
@@ -101,22 +104,34 @@ pub struct Container {
     pub(crate) owner: Option<Owner>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct ProcessLine {
     /// In the initial pid namespace.
     pub(crate) pid: u32,
     pub(crate) tid: u32,
     /// In the initial user namespace; of alerts and accesses the uid for file systems, else the real one.
     pub(crate) uid: u32,
-    pub(crate) comm: String,
-    #[serde(flatten)]
+    pub(crate) comm: Short,
     pub(crate) facts: Option<ProcessFacts>,
 }
 
 impl ProcessLine {
-    pub(crate) fn new((pid, tid): (u32, u32), uid: u32, comm: &[u8], facts: Option<ProcessFacts>) -> ProcessLine {
-        let comm = text(comm.split(|&byte| byte == 0).next().unwrap_or_default());
-        ProcessLine { pid, tid, uid, comm, facts }
+    pub(crate) fn new((pid, tid): (u32, u32), uid: u32, comm: &[u8; 16], facts: Option<ProcessFacts>) -> ProcessLine {
+        ProcessLine { pid, tid, uid, comm: Short::new(comm), facts }
+    }
+}
+
+impl Serialize for ProcessLine {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("pid", &self.pid)?;
+        map.serialize_entry("tid", &self.tid)?;
+        map.serialize_entry("uid", &self.uid)?;
+        map.serialize_entry("comm", &self.comm)?;
+        if let Some(facts) = &self.facts {
+            facts.entries(&mut map)?;
+        }
+        map.end()
     }
 }
 
@@ -139,7 +154,7 @@ impl Line {
         };
         Line {
             schema: SCHEMA,
-            time: humantime::format_rfc3339_micros(time).to_string(),
+            time: Timestamp(time),
             cpu: header.cpu,
             sequence: header.seq,
             lost_before: event.lost_before,

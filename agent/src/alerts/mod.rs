@@ -11,9 +11,11 @@ pub(crate) mod format;
 pub mod line;
 mod names;
 pub(crate) mod process;
+mod text;
 
 pub use self::alert::Alert;
 pub use self::filter::{Filter, Verdict};
 pub use self::format::Format;
 pub use self::names::Names;
-pub use self::process::{ParentFacts, ProcessFacts};
+pub use self::process::{ParentFacts, PathFlags, ProcessFacts, Program};
+pub use self::text::Short;

@@ -1,94 +1,275 @@
 //! What is known of a process besides what the kernel tells with an event.
 
+use std::sync::Arc;
+
+use portcullis_ebpf::monitor::abi::{ARGS_CUT, ARGS_UNREADABLE, PATH_CUT, PATH_INTERNAL, PATH_OUTSIDE, PATH_TORN, PATH_UNLINKED};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::format;
+use super::text::Short;
+
+/// Most arguments that are told; the kernel tells the first 4096 bytes of them.
+const MAX_ARGUMENTS: usize = 256;
+/// What is wrong with a path, by its `PATH_*`, in words.
+const PATH_WORDS: [(u32, &str); 5] =
+    [(PATH_CUT, "cut"), (PATH_OUTSIDE, "outside"), (PATH_UNLINKED, "unlinked"), (PATH_INTERNAL, "nameless"), (PATH_TORN, "torn")];
+/// Of a path that is not the one by which the file is known in its container.
+const ELSEWHERE: u32 = PATH_CUT | PATH_OUTSIDE | PATH_TORN;
 
 /// A process at the time of an event, as far as anybody knows it. What is not known is absent and never guessed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProcessFacts {
     /// Its process id in its own pid namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
-    /// Path of its executable, from its own root directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
-    /// What is wrong with that path: `cut`, `outside`, `unlinked`, `nameless`, `torn`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub exe_flags: Vec<&'static str>,
-    /// Its arguments, the name it was called by first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub args: Option<Vec<String>>,
-    /// There are more, or the last is longer.
-    #[serde(skip_serializing_if = "is_false")]
-    pub args_cut: bool,
-    /// Its working directory when it was started.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    /// What is wrong with that path.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cwd_flags: Vec<&'static str>,
+    /// What it runs. All events of one execution share it.
+    pub program: Option<Arc<Program>>,
     /// Name of its terminal, e.g. `pts0`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tty: Option<String>,
+    pub tty: Option<Short>,
     /// What tells this execution from all others on this host since it was booted.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub exec_id: Option<u64>,
     /// Who gave birth to it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentFacts>,
 }
 
+/// A program that a process runs, as text: what was no UTF-8 is U+FFFD.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Program {
+    exe: Box<str>,
+    exe_flags: PathFlags,
+    cwd: Box<str>,
+    cwd_flags: PathFlags,
+    /// Each ended by a zero byte, of the last perhaps only the beginning.
+    args: Box<str>,
+    /// `ARGS_*` of [`portcullis_ebpf::monitor::abi`].
+    args_flags: u32,
+    json_bytes: usize,
+}
+
+/// What is wrong with a path: `cut`, `outside`, `unlinked`, `nameless`, `torn`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PathFlags(u32);
+
 /// A parent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParentFacts {
     /// Its process id in the initial pid namespace.
     pub pid: u32,
     /// In the pid namespace of its child; 0 where it is outside of that.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_pid: Option<u32>,
-    /// Path of its executable, from its own root directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
+    /// What it runs.
+    pub program: Option<Arc<Program>>,
 }
 
-/// Flags of a path that is not the one by which the file is known in its container.
-const ELSEWHERE: [&str; 3] = ["cut", "outside", "torn"];
+impl Program {
+    /// By the texts as the kernel tells them: `[exe, cwd, args]`, of the first two their `PATH_*`, of the last its `ARGS_*`.
+    #[must_use]
+    pub fn new(texts: [Vec<u8>; 3], [exe_flags, cwd_flags, args_flags]: [u32; 3]) -> Program {
+        let [exe, cwd, args] = texts.map(into_text);
+        let mut program = Program {
+            exe,
+            exe_flags: PathFlags::of(exe_flags),
+            cwd,
+            cwd_flags: PathFlags::of(cwd_flags),
+            args,
+            args_flags,
+            json_bytes: 0,
+        };
+        program.json_bytes = program.count_json_bytes();
+        program
+    }
 
-impl ProcessFacts {
+    /// Path of the executable, from the process's root directory. Of a script, its interpreter's.
+    #[must_use]
+    pub fn exe(&self) -> Option<&str> {
+        Some(&*self.exe).filter(|exe| !exe.is_empty())
+    }
+
+    /// What is wrong with that path.
+    #[must_use]
+    pub fn exe_flags(&self) -> PathFlags {
+        self.exe_flags
+    }
+
+    /// The working directory when the program was started.
+    #[must_use]
+    pub fn cwd(&self) -> Option<&str> {
+        Some(&*self.cwd).filter(|cwd| !cwd.is_empty())
+    }
+
+    /// What is wrong with that path.
+    #[must_use]
+    pub fn cwd_flags(&self) -> PathFlags {
+        self.cwd_flags
+    }
+
+    /// The arguments, the name that it was called by first. Nothing where they could not be read.
+    pub fn args(&self) -> Option<impl Iterator<Item = &str> + Clone> {
+        let readable = self.args_flags & ARGS_UNREADABLE == 0;
+        readable.then(|| self.all_arguments().take(MAX_ARGUMENTS))
+    }
+
+    /// There are more, or the last is longer.
+    #[must_use]
+    pub fn args_cut(&self) -> bool {
+        let is_cut = self.args_flags & ARGS_CUT != 0 || self.all_arguments().nth(MAX_ARGUMENTS).is_some();
+        is_cut && self.args_flags & ARGS_UNREADABLE == 0
+    }
+
     /// The executable, where its path is one by which it can be found in its container.
     pub(crate) fn named_exe(&self) -> Option<&str> {
-        self.exe.as_deref().filter(|_| is_path(&self.exe_flags))
+        self.exe().filter(|_| self.exe_flags.lead_there())
     }
 
     /// The working directory, likewise.
     pub(crate) fn named_cwd(&self) -> Option<&str> {
-        self.cwd.as_deref().filter(|_| is_path(&self.cwd_flags))
+        self.cwd().filter(|_| self.cwd_flags.lead_there())
+    }
+
+    /// Whether the path of its executable ends like another's.
+    pub(crate) fn ends_with(&self, other: &Program) -> bool {
+        self.exe.ends_with(&*other.exe)
+    }
+
+    /// Bytes of its texts.
+    pub(crate) fn bytes(&self) -> usize {
+        self.exe.len() + self.cwd.len() + self.args.len()
+    }
+
+    fn all_arguments(&self) -> impl Iterator<Item = &str> + Clone {
+        self.args.split_inclusive('\0').map(|argument| argument.strip_suffix('\0').unwrap_or(argument))
+    }
+
+    fn count_json_bytes(&self) -> usize {
+        [self.exe(), self.cwd()].into_iter().flatten().chain(self.args().into_iter().flatten()).map(text_bytes).sum()
+    }
+
+    fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        let flags =
+            |map: &mut M, name, flags: PathFlags| if flags.are_none() { Ok(()) } else { map.serialize_entry(name, &flags) };
+        if let Some(exe) = self.exe() {
+            map.serialize_entry("exe", exe)?;
+        }
+        flags(map, "exeFlags", self.exe_flags)?;
+        if let Some(args) = self.args() {
+            map.serialize_entry("args", &Each(args))?;
+        }
+        if self.args_cut() {
+            map.serialize_entry("argsCut", &true)?;
+        }
+        if let Some(cwd) = self.cwd() {
+            map.serialize_entry("cwd", cwd)?;
+        }
+        flags(map, "cwdFlags", self.cwd_flags)
+    }
+}
+
+impl PathFlags {
+    /// By its `PATH_*`.
+    pub(crate) fn of(flags: u32) -> PathFlags {
+        PathFlags(PATH_WORDS.iter().fold(0, |known, (flag, _)| known | flags & flag))
+    }
+
+    /// In words.
+    pub(crate) fn words(self) -> impl Iterator<Item = &'static str> + Clone {
+        PATH_WORDS.into_iter().filter(move |(flag, _)| self.0 & flag != 0).map(|(_, word)| word)
+    }
+
+    pub(crate) fn are_none(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a path with these flags is the one by which it can be found in its container.
+    fn lead_there(self) -> bool {
+        self.0 & ELSEWHERE == 0
+    }
+}
+
+impl Serialize for PathFlags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.words())
+    }
+}
+
+impl ProcessFacts {
+    /// The executable, where its path is one by which it can be found in its container.
+    pub(crate) fn named_exe(&self) -> Option<&str> {
+        self.program.as_ref()?.named_exe()
+    }
+
+    /// The working directory, likewise.
+    pub(crate) fn named_cwd(&self) -> Option<&str> {
+        self.program.as_ref()?.named_cwd()
     }
 
     /// Bytes of it in any format at most.
     pub(crate) fn json_bytes(&self) -> usize {
-        /// What surrounds a text, in JSON, and three times of which in memory.
-        const EACH: usize = size_of::<String>() / 3;
-        let parent = self.parent.as_ref().and_then(|parent| parent.exe.as_ref());
-        let single = [self.exe.as_ref(), self.cwd.as_ref(), self.tty.as_ref(), parent].into_iter().flatten();
+        let own = self.program.as_ref().map_or(0, |program| program.json_bytes);
+        let parent = self.parent.as_ref().and_then(ParentFacts::exe).map_or(0, text_bytes);
         // An executable may be a source, a process and a parent, and arguments part of a source and of a resource.
-        3 * single.chain(self.args.iter().flatten()).map(|text| EACH + format::json_bytes(text)).sum::<usize>()
+        3 * (own + parent + self.tty.as_ref().map_or(0, |tty| text_bytes(tty)))
+    }
+
+    /// Its members in a line.
+    pub(crate) fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        if let Some(ns_pid) = self.ns_pid {
+            map.serialize_entry("nsPid", &ns_pid)?;
+        }
+        if let Some(program) = &self.program {
+            program.entries(map)?;
+        }
+        if let Some(tty) = &self.tty {
+            map.serialize_entry("tty", &**tty)?;
+        }
+        if let Some(exec_id) = self.exec_id {
+            // Numbers beyond 2^53 are not numbers to all readers of JSON.
+            map.serialize_entry("execId", &format_args!("{exec_id}"))?;
+        }
+        if let Some(parent) = &self.parent {
+            map.serialize_entry("parent", parent)?;
+        }
+        Ok(())
     }
 }
 
-/// Whether a path with these flags leads there.
-pub(crate) fn is_path(flags: &[&str]) -> bool {
-    !flags.iter().any(|flag| ELSEWHERE.contains(flag))
+impl ParentFacts {
+    /// Path of its executable, where it leads there.
+    pub(crate) fn exe(&self) -> Option<&str> {
+        self.program.as_ref()?.named_exe()
+    }
 }
 
-fn is_false(value: &bool) -> bool {
-    !value
+impl Serialize for ParentFacts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("pid", &self.pid)?;
+        if let Some(ns_pid) = self.ns_pid {
+            map.serialize_entry("nsPid", &ns_pid)?;
+        }
+        if let Some(exe) = self.exe() {
+            map.serialize_entry("exe", exe)?;
+        }
+        map.end()
+    }
 }
 
-/// Numbers beyond 2^53 are not numbers to all readers of JSON.
-fn as_text<S: Serializer>(id: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    id.map(|id| id.to_string()).serialize(serializer)
+/// A list.
+struct Each<I>(I);
+
+impl<'a, I: Iterator<Item = &'a str> + Clone> Serialize for Each<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.clone())
+    }
+}
+
+/// Bytes of a text in JSON at most, with what surrounds it.
+fn text_bytes(text: &str) -> usize {
+    const EACH: usize = size_of::<String>() / 3;
+    EACH + format::json_bytes(text)
+}
+
+/// Bytes as text: what is no UTF-8 is written as U+FFFD.
+fn into_text(bytes: Vec<u8>) -> Box<str> {
+    let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    text.into_boxed_str()
 }

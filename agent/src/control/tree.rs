@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Program;
 use crate::alerts::clock::Clock;
 use crate::alerts::format::json_bytes;
 use crate::processes::{Members, Processes, View};
@@ -75,20 +76,22 @@ impl TreeProcess {
         let facts = table.facts(view, u64::MAX);
         let key = view.process.key;
         let mut left = MAX_ARGUMENT_BYTES;
-        let fits = |arg: &String| {
+        let fits = |arg: &&str| {
             let fits = arg.len() <= left;
             left = left.saturating_sub(arg.len());
             fits
         };
-        let told = facts.args.as_ref().map_or(0, Vec::len);
-        let args: Option<Vec<String>> = facts.args.map(|args| args.into_iter().take_while(fits).collect());
+        let program = facts.program.as_deref();
+        let all = program.and_then(Program::args);
+        let told = all.clone().map_or(0, Iterator::count);
+        let args: Option<Vec<String>> = all.map(|args| args.take_while(fits).map(str::to_owned).collect());
         TreeProcess {
             pid: key.tgid,
             ns_pid: facts.ns_pid,
             parent: view.process.parent.tgid,
             started: humantime::format_rfc3339_seconds(time(key.started_ns)).to_string(),
-            exe: facts.exe,
-            args_cut: facts.args_cut || args.as_ref().is_some_and(|args| args.len() < told),
+            exe: program.and_then(Program::exe).map(str::to_owned),
+            args_cut: program.is_some_and(Program::args_cut) || args.as_ref().is_some_and(|args| args.len() < told),
             args,
         }
     }
@@ -111,7 +114,7 @@ mod tests {
             let mut event = fake::exec();
             (event.header.tgid, event.header.started_ns) = (100 + number, 1_001 + u64::from(number));
             change(&mut event);
-            table.apply(&event);
+            table.apply(event);
         }
         let members = Members { cgroup: Some(99), ..Members::default() };
         Tree::of("aaaa".to_owned(), "web".to_owned(), &table, &members)

@@ -4,6 +4,7 @@
 //! (getting-started/kubearmor-events.md) that call is named, else the hook, as in its alerts. A path that is told is absolute, for which
 //! a directory to begin at is as good as none: `fd=-100` is that. Other descriptors nobody knows here, so `fd` is left out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::convert::{hook, operation};
@@ -63,7 +64,11 @@ fn how(name: &str, access: &AccessLine) -> Pairs {
     let id = |id: Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
     match name {
         "read" | "write" => {
-            vec![call("SYS_OPENAT"), ("fd", "-100".to_owned()), ("flags", access.flags.clone().unwrap_or_default())]
+            vec![
+                call("SYS_OPENAT"),
+                ("fd", "-100".to_owned()),
+                ("flags", access.flags.map(|flags| flags.to_string()).unwrap_or_default()),
+            ]
         }
         // The only flag that there is would make it an rmdir.
         "unlink" => vec![call("SYS_UNLINKAT"), ("flags", String::new())],
@@ -75,8 +80,8 @@ fn how(name: &str, access: &AccessLine) -> Pairs {
         "listen" => vec![call("SYS_LISTEN")],
         "accept" => vec![call("SYS_ACCEPT")],
         _ => {
-            let mode = access.mode.clone().map(|mode| ("mode", mode));
-            let flags = access.flags.clone().map(|flags| ("flags", flags));
+            let mode = access.mode.map(|mode| ("mode", mode.to_string()));
+            let flags = access.flags.map(|flags| ("flags", flags.to_string()));
             std::iter::once(("lsm", hook(name).to_owned())).chain(mode).chain(flags).collect()
         }
     }
@@ -84,7 +89,7 @@ fn how(name: &str, access: &AccessLine) -> Pairs {
 
 /// A new socket by what was asked for, another by the address.
 fn socket(name: &str, access: &AccessLine) -> Pairs {
-    let field = |field: &Option<String>| field.clone().unwrap_or_default();
+    let field = |field: &Option<Cow<'static, str>>| field.as_deref().unwrap_or_default().to_owned();
     if name == "socket" {
         return vec![("domain", field(&access.family)), ("type", field(&access.r#type)), ("protocol", field(&access.protocol))];
     }

@@ -9,8 +9,9 @@ use portcullis_policy::written::Kind;
 
 use super::message::{Alert, ExecEvent, Podowner};
 use crate::alerts;
-use crate::alerts::ProcessFacts;
+use crate::alerts::clock::Timestamp;
 use crate::alerts::line::{Container, Line};
+use crate::alerts::{ParentFacts, ProcessFacts, Program};
 
 /// What stands for KubeArmor's version.
 const VERSION: &str = concat!("portcullis-", env!("CARGO_PKG_VERSION"));
@@ -25,8 +26,8 @@ impl From<&alerts::Alert> for Alert {
         let resource = resource(alert);
         let data = data(line, &resource);
         let mut told = Alert {
-            timestamp: alert.seconds,
-            updated_time: line.time.clone(),
+            timestamp: seconds(line.time),
+            updated_time: line.time.to_string(),
             cluster_name: alert.host.cluster.clone(),
             host_name: alert.host.name.clone(),
             host_ppid: parent.map_or(0, |parent| number(parent.pid)),
@@ -35,7 +36,7 @@ impl From<&alerts::Alert> for Alert {
             pid: process.ns_pid.map_or(0, number),
             // -1 and -2 are users to Go, too.
             uid: line.process.uid.cast_signed(),
-            parent_process_name: parent.and_then(|parent| parent.exe.clone()).unwrap_or_default(),
+            parent_process_name: parent.and_then(ParentFacts::exe).unwrap_or_default().to_owned(),
             process_name: exe.to_owned(),
             policy_name: line.policy.clone(),
             r#type: "MatchedPolicy".to_owned(),
@@ -48,11 +49,11 @@ impl From<&alerts::Alert> for Alert {
             action: action(alert).to_owned(),
             result: if line.is_denial() { "Permission denied" } else { "Passed" }.to_owned(),
             cwd: process.named_cwd().map(directory).unwrap_or_default(),
-            tty: process.tty.clone().unwrap_or_default(),
+            tty: process.tty.map(|tty| tty.to_string()).unwrap_or_default(),
             // KubeArmor always sends one.
             exec_event: Some(ExecEvent {
                 exec_id: process.exec_id.map(|id| id.to_string()).unwrap_or_default(),
-                executable_name: line.process.comm.clone(),
+                executable_name: line.process.comm.to_string(),
             }),
             kubearmor_version: VERSION.to_owned(),
             node_id: alert.host.id.clone(),
@@ -109,6 +110,11 @@ pub(super) fn pod(container: &Container) -> (String, String, Option<Podowner>) {
     (container.namespace.clone(), container.pod.clone(), owner)
 }
 
+/// Since 1970.
+pub(super) fn seconds(time: Timestamp) -> i64 {
+    i64::try_from(time.since_epoch().as_secs()).unwrap_or(i64::MAX)
+}
+
 /// A process id. They end at 2^22.
 pub(super) fn number(pid: u32) -> i32 {
     i32::try_from(pid).unwrap_or(i32::MAX)
@@ -119,7 +125,7 @@ pub(super) fn command(exe: &str, process: &ProcessFacts) -> String {
     if exe.is_empty() {
         return String::new();
     }
-    let arguments = process.args.iter().flatten().skip(1).map(String::as_str);
+    let arguments = process.program.as_deref().and_then(Program::args).into_iter().flatten().skip(1);
     std::iter::once(exe).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::access::Told;
-use super::convert::{command, directory, number, pod};
+use super::convert::{command, directory, number, pod, seconds};
 use super::message::{ExecEvent, Log};
-use crate::alerts::ProcessFacts;
+use crate::alerts::{ParentFacts, ProcessFacts};
 use crate::logs;
 
 impl From<&logs::Log> for Log {
@@ -14,22 +14,22 @@ impl From<&logs::Log> for Log {
         let unknown = ProcessFacts::default();
         let process = line.process.facts.as_ref().unwrap_or(&unknown);
         let parent = process.parent.as_ref();
-        let parent_exe = parent.and_then(|parent| parent.exe.clone()).unwrap_or_default();
+        let parent_exe = parent.and_then(ParentFacts::exe).unwrap_or_default();
         let exe = process.named_exe().unwrap_or_default();
         let (source, told) = match &line.access {
             Some(access) => (command(exe, process), Told::new(line.class, line.operation, access)),
-            None => (parent_exe.clone(), execution(command(exe, process))),
+            None => (parent_exe.to_owned(), execution(command(exe, process))),
         };
         let Told { operation, resource, data, mut event_data, result } = told;
         if line.lost_before > 0 {
             event_data.insert("LostBefore".to_owned(), line.lost_before.to_string());
         }
         let mut told = Log {
-            timestamp: log.seconds,
-            updated_time: line.time.clone(),
+            timestamp: seconds(line.time),
+            updated_time: line.time.to_string(),
             cluster_name: log.host.cluster.clone(),
             host_name: log.host.name.clone(),
-            parent_process_name: parent_exe,
+            parent_process_name: parent_exe.to_owned(),
             process_name: exe.to_owned(),
             host_ppid: parent.map_or(0, |parent| number(parent.pid)),
             host_pid: number(line.process.pid),
@@ -44,10 +44,10 @@ impl From<&logs::Log> for Log {
             event_data,
             result,
             cwd: process.named_cwd().map(directory).unwrap_or_default(),
-            tty: process.tty.clone().unwrap_or_default(),
+            tty: process.tty.map(|tty| tty.to_string()).unwrap_or_default(),
             exec_event: Some(ExecEvent {
                 exec_id: process.exec_id.map(|id| id.to_string()).unwrap_or_default(),
-                executable_name: line.process.comm.clone(),
+                executable_name: line.process.comm.to_string(),
             }),
             node_id: log.host.id.clone(),
             ..Log::default()

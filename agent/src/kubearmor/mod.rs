@@ -12,15 +12,5 @@ mod message;
 pub use host::Host;
 pub use message::{Alert, ExecEvent, Log, Message, NonceMessage, Podowner, ReplyMessage, RequestMessage};
 
-use serde::Serialize;
-
-/// One line of JSON, without its end.
-///
-/// # Panics
-/// Never for what has only texts, numbers, lists and maps by text, as everything here.
-pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("texts and numbers have a JSON")
-}
-
 #[cfg(test)]
 pub(crate) mod tests;

@@ -10,7 +10,8 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use super::*;
 use crate::alerts;
 use crate::alerts::line::Container;
-use crate::alerts::{Format, ParentFacts, ProcessFacts};
+use crate::alerts::{Format, ParentFacts, ProcessFacts, Program, Short};
+use crate::json::line;
 use crate::fake;
 
 const SCHEMA: &str = include_str!("../../proto/feeder.proto");
@@ -77,11 +78,11 @@ fn by_name(message: &str) -> serde_json::Value {
     fields(message).iter().map(|(kind, name, number)| (name.clone(), value(kind, name, *number))).collect()
 }
 
-fn holds<M: prost::Message + Default + Serialize>(message: &str, order: &str) {
+fn holds<M: prost::Message + Default + serde::Serialize>(message: &str, order: &str) {
     let bytes = by_hand(message);
     let decoded = M::decode(bytes.as_slice()).unwrap();
     assert_eq!(decoded.encode_to_vec(), bytes, "{message}: as it was written by hand");
-    let text = String::from_utf8(json(&decoded)).unwrap();
+    let text = String::from_utf8(line(&decoded)).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), by_name(message), "{message}: every field by its name");
     let names: Vec<&str> = order.split_whitespace().collect();
     assert_eq!(names.len(), fields(message).len());
@@ -102,9 +103,9 @@ fn messages_have_the_numbers_names_and_order_of_the_schema() {
 
 #[test]
 fn empty_fields_are_left_out_but_for_two() {
-    assert_eq!(json(&Alert::default()), br#"{"PPID":0,"UID":0}"#);
-    assert_eq!(json(&Log::default()), br#"{"PPID":0,"UID":0}"#);
-    assert_eq!(json(&Message::default()), b"{}");
+    assert_eq!(line(&Alert::default()), br#"{"PPID":0,"UID":0}"#);
+    assert_eq!(line(&Log::default()), br#"{"PPID":0,"UID":0}"#);
+    assert_eq!(line(&Message::default()), b"{}");
 }
 
 /// The alert of KubeArmor's documentation (getting-started/process_arguments.md), but for what is not known of an execution that
@@ -152,16 +153,24 @@ pub(crate) fn rules(kind: &str, action: Action) -> RuleSet {
 }
 
 pub(crate) fn facts() -> ProcessFacts {
-    let exe = Some("/usr/bin/containerd-shim-runc-v2".to_owned());
+    facts_of(program("/", [0; 3]))
+}
+
+/// A shell, started there, with flags of its texts.
+pub(crate) fn program(cwd: &str, flags: [u32; 3]) -> Program {
+    let texts = [b"/bin/bash".to_vec(), cwd.as_bytes().to_vec(), b"bash\0-c\0python3 -m pydoc\0".to_vec()];
+    Program::new(texts, flags)
+}
+
+/// The same process with another program.
+pub(crate) fn facts_of(program: Program) -> ProcessFacts {
+    let shim = Program::new([b"/usr/bin/containerd-shim-runc-v2".to_vec(), Vec::new(), Vec::new()], [0; 3]);
     ProcessFacts {
-        exe: Some("/bin/bash".to_owned()),
-        args: Some(vec!["bash".to_owned(), "-c".to_owned(), "python3 -m pydoc".to_owned()]),
-        cwd: Some("/".to_owned()),
-        tty: Some("pts0".to_owned()),
+        program: Some(Arc::new(program)),
+        tty: Some(Short::new(b"pts0\0\0\0\0\0\0\0\0\0\0\0\0")),
         ns_pid: Some(113),
-        parent: Some(ParentFacts { pid: 190_507, ns_pid: Some(190_507), exe }),
+        parent: Some(ParentFacts { pid: 190_507, ns_pid: Some(190_507), program: Some(Arc::new(shim)) }),
         exec_id: Some(824_416_229_130_095),
-        ..ProcessFacts::default()
     }
 }
 
@@ -186,7 +195,7 @@ fn an_alert_is_told_as_kubearmor_documents_it() {
     let expected = DOCUMENTED.replace("VERSION", env!("CARGO_PKG_VERSION"));
     assert_eq!(std::str::from_utf8(alert.rendered(Format::KubeArmor)).unwrap(), expected);
     let decoded = Alert::decode(alert.rendered(Format::Feeder).clone()).unwrap();
-    assert_eq!(String::from_utf8(json(&decoded)).unwrap(), expected);
+    assert_eq!(String::from_utf8(line(&decoded)).unwrap(), expected);
 }
 
 #[test]
@@ -210,7 +219,7 @@ fn what_nobody_knows_is_left_out() {
     let told = Alert::from(&alert(&rules("KubeArmorPolicy", Action::Block), None, |event| event.header.op = op::WRITE));
     assert_eq!((told.source.as_str(), told.process_name.as_str(), told.cwd.as_str()), ("", "", ""));
     assert_eq!((told.pid, told.ppid, told.host_ppid, told.host_pid), (0, 0, 0, 191_949));
-    let text = String::from_utf8(json(&told)).unwrap();
+    let text = String::from_utf8(line(&told)).unwrap();
     for absent in
         ["Source", "ProcessName", "ParentProcessName", "Cwd", "TTY", "HostPPID", "PID", "ExecID", "UserName", "HashAlgo"]
     {
@@ -244,7 +253,7 @@ fn system_calls_are_told_as_kubearmor_does() {
 #[test]
 fn other_operations_name_their_command_and_their_parent() {
     let rules = rules("KubeArmorPolicy", Action::Block);
-    let told = Alert::from(&alert(&rules, Some(ProcessFacts { cwd: Some("/root".to_owned()), ..facts() }), |event| {
+    let told = Alert::from(&alert(&rules, Some(facts_of(program("/root", [0; 3]))), |event| {
         event.header.op = op::READ;
         event.path = b"/etc/shadow".to_vec();
     }));
@@ -381,5 +390,5 @@ fn logs_are_written_as_kubearmor_documents_them() {
         ..Log::default()
     };
     let expected = r#"{"Timestamp":1686475183,"UpdatedTime":"2023-06-11T09:19:43.451704Z","ClusterName":"default","HostName":"aks-agentpool-16128849-vmss000000","NamespaceName":"default","PodName":"vault-0","ContainerName":"vault","ParentProcessName":"/usr/bin/runc","ProcessName":"/bin/sh","HostPPID":2514065,"HostPID":2514068,"PPID":2514065,"PID":3552620,"UID":100,"Type":"ContainerLog","Source":"/usr/bin/runc","Operation":"Process","Resource":"/bin/sh -ec vault status -tls-skip-verify","Data":"syscall=SYS_EXECVE","Result":"Passed"}"#;
-    assert_eq!(String::from_utf8(json(&vault)).unwrap(), expected);
+    assert_eq!(String::from_utf8(line(&vault)).unwrap(), expected);
 }

@@ -1,5 +1,6 @@
 //! What a line tells of an access besides who did it: to what, how, and the answer.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use portcullis_ebpf::abi::op;
@@ -7,10 +8,10 @@ use portcullis_ebpf::monitor::{AccessEvent, Address};
 use rustix::fs::{major, minor};
 use serde::Serialize;
 
-use super::words;
+use super::words::{self, Flags, Octal};
+use crate::alerts::PathFlags;
 use crate::alerts::format::json_bytes;
 use crate::alerts::line::{capability, text};
-use crate::processes::path_flags;
 
 /// A user or group that stays.
 const UNCHANGED: u32 = u32::MAX;
@@ -26,18 +27,18 @@ pub(crate) struct AccessLine {
     pub(crate) verdict: &'static str,
     /// The error that they denied it with, by its name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) errno: Option<String>,
+    pub(crate) errno: Option<Cow<'static, str>>,
     /// A path, an address with its port, the name of a unix socket, or a capability.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) object: Option<String>,
     /// What is wrong with that path, as for executables.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    object_flags: Vec<&'static str>,
+    #[serde(skip_serializing_if = "PathFlags::are_none")]
+    object_flags: PathFlags,
     /// The new path of a rename or link; of a symbolic link, what it leads to, as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) second_object: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    second_object_flags: Vec<&'static str>,
+    #[serde(skip_serializing_if = "PathFlags::are_none")]
+    second_object_flags: PathFlags,
     /// Where there is one of IP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) address: Option<IpAddr>,
@@ -45,10 +46,10 @@ pub(crate) struct AccessLine {
     pub(crate) port: Option<u16>,
     /// Names joined by `|`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) flags: Option<String>,
+    pub(crate) flags: Option<Flags>,
     /// In octal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) mode: Option<String>,
+    pub(crate) mode: Option<Octal>,
     /// Its number, as MAJOR:MINOR.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
@@ -60,11 +61,11 @@ pub(crate) struct AccessLine {
     pub(crate) group: Option<u32>,
     /// Of a socket, like the next two.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) family: Option<String>,
+    pub(crate) family: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) r#type: Option<String>,
+    pub(crate) r#type: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) protocol: Option<String>,
+    pub(crate) protocol: Option<Cow<'static, str>>,
     /// The three as numbers.
     #[serde(skip)]
     pub(crate) socket: Option<[u32; 3]>,
@@ -90,17 +91,17 @@ impl AccessLine {
         let mut line = AccessLine {
             verdict: if is_denied { "denied" } else { "passed" },
             errno: is_denied.then(|| words::errno(header.result)),
-            object_flags: path_flags(header.path_flags),
-            second_object_flags: path_flags(header.second_flags),
+            object_flags: PathFlags::of(header.path_flags),
+            second_object_flags: PathFlags::of(header.second_flags),
             repeats: header.repeats,
             ..AccessLine::default()
         };
         match header.op {
-            op::READ | op::WRITE => line.flags = Some(words::open_flags(first)),
-            op::RENAME => line.flags = words::rename_flags(first),
-            op::CREATE | op::MKDIR | op::CHMOD => line.mode = Some(octal(first)),
+            op::READ | op::WRITE => line.flags = Some(Flags::Open(first)),
+            op::RENAME => line.flags = (first != 0).then_some(Flags::Rename(first)),
+            op::CREATE | op::MKDIR | op::CHMOD => line.mode = Some(Octal(first)),
             op::MKNOD => {
-                line.mode = Some(octal(first));
+                line.mode = Some(Octal(first));
                 let number = u64::from(second);
                 line.device = DEVICES.contains(&(first & KIND)).then(|| format!("{}:{}", major(number), minor(number)));
             }
@@ -147,10 +148,6 @@ impl AccessLine {
         const TIMES: usize = 3;
         TIMES * [&self.object, &self.second_object].into_iter().flatten().map(|text| json_bytes(text)).sum::<usize>()
     }
-}
-
-fn octal(mode: u32) -> String {
-    format!("0{mode:o}")
 }
 
 /// The name of a unix socket as `/proc/net/unix` writes it (`net/unix/af_unix.c`, `unix_seq_show`): `@` for the zero byte that an abstract

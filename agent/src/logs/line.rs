@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent};
+use portcullis_ebpf::monitor::{AccessEvent, abi};
 use serde::Serialize;
 
 use super::access::{AccessLine, Reference};
 use crate::alerts::ProcessFacts;
+use crate::alerts::clock::Timestamp;
 use crate::alerts::line::{Container, ProcessLine, operation};
 
 /// Name and version of the schema of events of processes.
@@ -20,7 +21,7 @@ pub const ACCESS_SCHEMA: &str = "portcullis.access/1";
 #[serde(rename_all = "camelCase")]
 pub struct Line {
     pub(crate) schema: &'static str,
-    pub(crate) time: String,
+    pub(crate) time: Timestamp,
     /// Absent, with the sequence, where the line tells of no event of its own but of repeats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<u32>,
@@ -44,18 +45,18 @@ pub struct Line {
 
 impl Line {
     pub(super) fn executed(
-        event: &ProcessEvent,
+        header: &abi::Process,
+        lost_before: u64,
         time: SystemTime,
         container: Option<Arc<Container>>,
         process: Option<ProcessFacts>,
     ) -> Line {
-        let header = &event.header;
         Line {
             schema: PROCESS_SCHEMA,
-            time: humantime::format_rfc3339_micros(time).to_string(),
+            time: Timestamp(time),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
-            lost_before: event.lost_before,
+            lost_before,
             operation: "exec",
             class: "process",
             access: None,
@@ -75,7 +76,7 @@ impl Line {
         let (operation, class) = operation(header.op, header.arg[0]);
         Line {
             schema: ACCESS_SCHEMA,
-            time: humantime::format_rfc3339_micros(time).to_string(),
+            time: Timestamp(time),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
             lost_before: event.lost_before,

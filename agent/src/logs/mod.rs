@@ -9,12 +9,11 @@ mod words;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use portcullis_ebpf::FIRST_PID_NS;
-use portcullis_ebpf::monitor::abi::NO_SLOT;
-use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent};
+use portcullis_ebpf::monitor::{AccessEvent, abi, abi::NO_SLOT};
 use prost::Message;
 
 pub(crate) use self::access::AccessLine;
@@ -26,6 +25,7 @@ use crate::alerts::fanout::Item;
 use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes};
 use crate::alerts::line::Container;
 use crate::control::EventFormat;
+use crate::json;
 use crate::kubearmor::{self, Host};
 use crate::ocsf;
 
@@ -38,8 +38,6 @@ pub(crate) fn is_contained(slot: u32, pid_ns: u32) -> bool {
 #[derive(Debug)]
 pub struct Log {
     pub(crate) line: Line,
-    /// When it was, in seconds since 1970.
-    pub(crate) seconds: i64,
     /// It is no container's.
     pub(crate) is_of_host: bool,
     pub(crate) host: Arc<Host>,
@@ -56,11 +54,11 @@ pub(crate) struct Named {
 }
 
 impl Log {
-    /// A program that was started.
-    pub(crate) fn executed(event: &ProcessEvent, named: Named) -> Log {
-        let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
+    /// A program that was started, with so many events missing before it.
+    pub(crate) fn executed(header: &abi::Process, lost_before: u64, named: Named) -> Log {
+        let is_of_host = !is_contained(header.slot, header.pid_ns);
         let Named { time, container, process, host } = named;
-        Log::new(Line::executed(event, time, container, process), time, is_of_host, host)
+        Log::new(Line::executed(header, lost_before, time, container, process), is_of_host, host)
     }
 
     /// An access.
@@ -76,15 +74,28 @@ impl Log {
     fn of_access(event: &AccessEvent, named: Named, tell: impl FnOnce(Line) -> Line) -> Log {
         let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
         let Named { time, container, process, host } = named;
-        Log::new(tell(Line::accessed(event, time, container, process)), time, is_of_host, host)
+        Log::new(tell(Line::accessed(event, time, container, process)), is_of_host, host)
     }
 
-    fn new(line: Line, time: SystemTime, is_of_host: bool, host: Arc<Host>) -> Log {
-        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        let mut log = Log { line, seconds, is_of_host, host, bytes: 0, renderings: Renderings::default() };
+    fn new(line: Line, is_of_host: bool, host: Arc<Host>) -> Log {
+        let mut log = Log { line, is_of_host, host, bytes: 0, renderings: Renderings::default() };
         log.bytes = log.account();
         log
+    }
+
+    /// Writes the event as a line, without its end, after what is there. Nothing of that is kept.
+    pub fn write(&self, lines: &mut Vec<u8>, format: EventFormat) {
+        let kept = match format {
+            EventFormat::Json => self.renderings.written(Format::Line),
+            EventFormat::Kubearmor => self.renderings.written(Format::KubeArmor),
+            EventFormat::Ocsf => None,
+        };
+        match (kept, format) {
+            (Some(line), _) => lines.extend_from_slice(line),
+            (None, EventFormat::Json) => json::write(lines, &self.line),
+            (None, EventFormat::Kubearmor) => json::write(lines, &kubearmor::Log::from(self)),
+            (None, EventFormat::Ocsf) => json::write(lines, &ocsf::Event::from(self)),
+        }
     }
 
     /// The event as a line, without its end.
@@ -93,7 +104,7 @@ impl Log {
         match format {
             EventFormat::Json => Cow::Borrowed(self.rendered(Format::Line)),
             EventFormat::Kubearmor => Cow::Borrowed(self.rendered(Format::KubeArmor)),
-            EventFormat::Ocsf => Cow::Owned(kubearmor::json(&ocsf::Event::from(self))),
+            EventFormat::Ocsf => Cow::Owned(json::line(&ocsf::Event::from(self))),
         }
     }
 
@@ -101,8 +112,8 @@ impl Log {
     #[must_use]
     pub fn rendered(&self, format: Format) -> &Bytes {
         self.renderings.get(format, || match format {
-            Format::Line => kubearmor::json(&self.line),
-            Format::KubeArmor => kubearmor::json(&kubearmor::Log::from(self)),
+            Format::Line => json::line(&self.line),
+            Format::KubeArmor => json::line(&kubearmor::Log::from(self)),
             Format::Feeder => kubearmor::Log::from(self).encode_to_vec(),
         })
     }

@@ -37,7 +37,7 @@ fn kubearmors_log_says_the_same_in_its_words() {
     let log = executed(Some(container()));
     assert_eq!(text(&log, Format::KubeArmor), expected);
     let decoded = kubearmor::Log::decode(log.rendered(Format::Feeder).clone()).unwrap();
-    assert_eq!(String::from_utf8(kubearmor::json(&decoded)).unwrap(), expected);
+    assert_eq!(String::from_utf8(json::line(&decoded)).unwrap(), expected);
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Numbers of the kernel's interfaces by the names that its headers and manual pages have for them.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use portcullis_policy::network::{AF_INET, AF_INET6};
 use rustix::fs::{OFlags, RenameFlags};
+use serde::{Serialize, Serializer};
 
 /// include/linux/socket.h, by number.
 const FAMILIES: [&str; 46] = [
@@ -128,29 +132,32 @@ const RENAME_FLAGS: [(RenameFlags, &str); 3] = [
 ];
 
 /// An address family.
-pub(super) fn family(number: u32) -> String {
-    usize::try_from(number).ok().and_then(|at| FAMILIES.get(at)).map_or_else(|| number.to_string(), |name| (*name).to_owned())
+pub(super) fn family(number: u32) -> Cow<'static, str> {
+    usize::try_from(number).ok().and_then(|at| FAMILIES.get(at)).map_or_else(|| unnamed(number), |name| Cow::Borrowed(name))
 }
 
 /// A type of sockets.
-pub(super) fn socket_type(number: u32) -> String {
+pub(super) fn socket_type(number: u32) -> Cow<'static, str> {
     named(&TYPES, number)
 }
 
 /// A protocol of a family.
-pub(super) fn protocol(family: u32, number: u32) -> String {
+pub(super) fn protocol(family: u32, number: u32) -> Cow<'static, str> {
     let is_ip = [AF_INET, AF_INET6].into_iter().any(|ip| u32::from(ip) == family);
-    if is_ip { named(&PROTOCOLS, number) } else { number.to_string() }
+    if is_ip { named(&PROTOCOLS, number) } else { unnamed(number) }
 }
 
-fn named(names: &[(u32, &str)], number: u32) -> String {
-    names.iter().find(|(known, _)| *known == number).map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+fn named(names: &[(u32, &'static str)], number: u32) -> Cow<'static, str> {
+    names.iter().find(|(known, _)| *known == number).map_or_else(|| unnamed(number), |(_, name)| Cow::Borrowed(name))
 }
 
 /// The name of an error.
-pub(super) fn errno(number: u32) -> String {
-    let known = ERRORS.iter().find(|(known, ..)| *known == number);
-    known.map_or_else(|| number.to_string(), |(_, name, _)| (*name).to_owned())
+pub(super) fn errno(number: u32) -> Cow<'static, str> {
+    ERRORS.iter().find(|(known, ..)| *known == number).map_or_else(|| unnamed(number), |(_, name, _)| Cow::Borrowed(name))
+}
+
+fn unnamed(number: u32) -> Cow<'static, str> {
+    Cow::Owned(number.to_string())
 }
 
 /// What strerror(3) says of an error, by its name; nothing of one that has none here.
@@ -158,49 +165,80 @@ pub(crate) fn strerror(name: &str) -> Option<&'static str> {
     ERRORS.iter().find(|(_, known, _)| *known == name).map(|(.., text)| *text)
 }
 
-/// Flags as of open(2).
-pub(super) fn open_flags(flags: u32) -> String {
-    let mut left = OFlags::from_bits_retain(flags) - OFlags::LARGEFILE - OFlags::RWMODE;
-    let mode = match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
-        OFlags::WRONLY => "O_WRONLY",
-        OFlags::RDWR => "O_RDWR",
-        // The fourth is for device control alone: it can neither read nor write.
-        OFlags::RWMODE => "O_ACCMODE",
-        _ => "O_RDONLY",
-    };
-    let mut names = vec![mode.to_owned()];
-    for (flag, name) in OPEN_FLAGS {
-        if left.contains(flag) {
-            left -= flag;
-            names.push(name.to_owned());
-        }
-    }
-    joined(names, left.bits())
+/// The flags of an operation, which are written as names joined by `|`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flags {
+    /// As of open(2).
+    Open(u32),
+    /// As of renameat2(2).
+    Rename(u32),
 }
 
-/// Flags as of renameat2(2); nothing where there is none.
-pub(super) fn rename_flags(flags: u32) -> Option<String> {
-    let mut left = RenameFlags::from_bits_retain(flags);
-    let mut names = Vec::new();
-    for (flag, name) in RENAME_FLAGS {
-        if left.contains(flag) {
-            left -= flag;
-            names.push(name.to_owned());
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Flags::Open(flags) => {
+                let left = OFlags::from_bits_retain(flags) - OFlags::LARGEFILE - OFlags::RWMODE;
+                let mode = match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
+                    OFlags::WRONLY => "O_WRONLY",
+                    OFlags::RDWR => "O_RDWR",
+                    // The fourth is for device control alone: it can neither read nor write.
+                    OFlags::RWMODE => "O_ACCMODE",
+                    _ => "O_RDONLY",
+                };
+                f.write_str(mode)?;
+                joined(f, true, &OPEN_FLAGS.map(|(flag, name)| (flag.bits(), name)), left.bits())
+            }
+            Flags::Rename(flags) => joined(f, false, &RENAME_FLAGS.map(|(flag, name)| (flag.bits(), name)), flags),
         }
     }
-    Some(joined(names, left.bits())).filter(|text| !text.is_empty())
 }
 
-fn joined(mut names: Vec<String>, unknown: u32) -> String {
-    if unknown != 0 {
-        names.push(format!("{unknown:#x}"));
+impl Serialize for Flags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
-    names.join("|")
+}
+
+/// Those of the flags that are set, and the others as one number; after something else or not.
+fn joined(f: &mut fmt::Formatter<'_>, mut is_after: bool, names: &[(u32, &str)], mut left: u32) -> fmt::Result {
+    for (flag, name) in names {
+        if left & flag == *flag {
+            left &= !flag;
+            f.write_str(if std::mem::replace(&mut is_after, true) { "|" } else { "" })?;
+            f.write_str(name)?;
+        }
+    }
+    match (left, is_after) {
+        (0, _) => Ok(()),
+        (left, true) => write!(f, "|{left:#x}"),
+        (left, false) => write!(f, "{left:#x}"),
+    }
+}
+
+/// A mode, which is written in octal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Octal(pub(super) u32);
+
+impl fmt::Display for Octal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0{:o}", self.0)
+    }
+}
+
+impl Serialize for Octal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn open_flags(flags: u32) -> String {
+        Flags::Open(flags).to_string()
+    }
 
     fn bits(flags: OFlags) -> u32 {
         flags.bits()
@@ -221,10 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_renames_are_absent_where_there_is_none() {
-        assert_eq!(rename_flags(0), None);
-        assert_eq!(rename_flags(5).as_deref(), Some("RENAME_NOREPLACE|RENAME_WHITEOUT"));
-        assert_eq!(rename_flags(0x12).as_deref(), Some("RENAME_EXCHANGE|0x10"));
+    fn flags_of_renames_are_named() {
+        assert_eq!(Flags::Rename(5).to_string(), "RENAME_NOREPLACE|RENAME_WHITEOUT");
+        assert_eq!(Flags::Rename(0x12).to_string(), "RENAME_EXCHANGE|0x10");
+        assert_eq!(Flags::Rename(0x10).to_string(), "0x10");
     }
 
     #[test]
@@ -239,8 +277,8 @@ mod tests {
         for (number, name, text) in ERRORS {
             let error = std::io::Error::from_raw_os_error(number.cast_signed()).to_string();
             assert_eq!(error, format!("{text} (os error {number})"));
-            assert_eq!((errno(number).as_str(), strerror(name)), (name, Some(text)));
+            assert_eq!((&*errno(number), strerror(name)), (name, Some(text)));
         }
-        assert_eq!((errno(4095), strerror("4095")), ("4095".to_owned(), None));
+        assert_eq!((&*errno(4095), strerror("4095")), ("4095", None));
     }
 }

@@ -17,7 +17,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
@@ -26,8 +25,9 @@ pub(crate) use self::schema::Event;
 use self::activity::{Activity, activity};
 use self::outcome::Outcome;
 use self::schema::{Device, Metadata, Os, Product};
-use crate::alerts::Alert;
+use crate::alerts::clock::Timestamp;
 use crate::alerts::line::{Container, ProcessLine, RuleLine};
+use crate::alerts::{Alert, Program};
 use crate::kubearmor::Host;
 use crate::logs::Log;
 
@@ -39,7 +39,7 @@ pub(crate) const OCSF_SCHEMA: &str = "ocsf/1.7.0";
 /// What a line says of something that was done, or tried.
 struct Told<'a> {
     schema: &'a str,
-    time: &'a str,
+    time: Timestamp,
     cpu: Option<u32>,
     /// Not of what tells of no event of its own.
     sequence: Option<u64>,
@@ -77,7 +77,7 @@ impl<'a> From<&'a Alert> for Event<'a> {
         }
         let told = Told {
             schema: line.schema,
-            time: &line.time,
+            time: line.time,
             cpu: Some(line.cpu),
             sequence: Some(line.sequence),
             lost_before: line.lost_before,
@@ -113,7 +113,7 @@ impl<'a> From<&'a Log> for Event<'a> {
         }
         let told = Told {
             schema: line.schema,
-            time: &line.time,
+            time: line.time,
             cpu: line.cpu,
             sequence: line.sequence,
             lost_before: line.lost_before,
@@ -178,16 +178,17 @@ impl<'a> Told<'a> {
     /// What OCSF has no attribute for, and is told by every kind of line.
     fn put_aside(&mut self) {
         let facts = self.process.facts.as_ref();
+        let program = facts.and_then(|facts| facts.program.as_deref());
         let container = self.container;
         let texts = [
-            ("cluster", Some(&self.host.cluster)),
-            ("namespace", container.map(|container| &container.namespace)),
-            ("pod", container.map(|container| &container.pod)),
-            ("labels", container.map(|container| &container.labels)),
-            ("tty", facts.and_then(|facts| facts.tty.as_ref())),
+            ("cluster", Some(self.host.cluster.as_str())),
+            ("namespace", container.map(|container| container.namespace.as_str())),
+            ("pod", container.map(|container| container.pod.as_str())),
+            ("labels", container.map(|container| container.labels.as_str())),
+            ("tty", facts.and_then(|facts| facts.tty.as_deref())),
             // Not the path by which it is found; the flags say why.
-            ("exe", facts.filter(|facts| facts.named_exe().is_none()).and_then(|facts| facts.exe.as_ref())),
-            ("cwd", facts.filter(|facts| facts.named_cwd().is_none()).and_then(|facts| facts.cwd.as_ref())),
+            ("exe", program.filter(|program| program.named_exe().is_none()).and_then(Program::exe)),
+            ("cwd", program.filter(|program| program.named_cwd().is_none()).and_then(Program::cwd)),
         ];
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.filter(|text| !text.is_empty())?)));
         self.unmapped.extend(texts.map(|(name, text)| (name, json!(text))));
@@ -202,20 +203,19 @@ impl<'a> Told<'a> {
         if let Some(owner) = container.and_then(|container| container.owner.as_ref()) {
             self.unmapped.insert("owner", json!({ "kind": owner.kind, "name": owner.name }));
         }
-        let Some(facts) = facts else { return };
-        for (name, flags) in [("exeFlags", &facts.exe_flags), ("cwdFlags", &facts.cwd_flags)] {
-            if !flags.is_empty() {
+        let Some(program) = program else { return };
+        for (name, flags) in [("exeFlags", program.exe_flags()), ("cwdFlags", program.cwd_flags())] {
+            if !flags.are_none() {
                 self.unmapped.insert(name, json!(flags));
             }
         }
-        if facts.args_cut {
+        if program.args_cut() {
             self.unmapped.insert("argsCut", json!(true));
         }
     }
 }
 
-/// A time of our lines in milliseconds since 1970; 0 for one before.
-fn milliseconds(time: &str) -> u64 {
-    let since = humantime::parse_rfc3339(time).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+/// Since 1970.
+fn milliseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.since_epoch().as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::alerts::clock::Timestamp;
+
 /// An event.
 #[derive(Debug, Serialize)]
 pub(crate) struct Event<'a> {
@@ -42,7 +44,7 @@ pub(super) struct Metadata<'a> {
     pub(super) profiles: &'static [&'static str],
     /// The schema of our own line.
     pub(super) log_name: &'a str,
-    pub(super) original_time: &'a str,
+    pub(super) original_time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sequence: Option<u64>,
 }

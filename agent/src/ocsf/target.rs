@@ -5,7 +5,7 @@ use portcullis_policy::network::{AF_INET, AF_INET6};
 use super::Told;
 use super::activity::{Class, OTHER};
 use super::schema::{Actor, Address, Connection, Container, Endpoint, File, Image, Kernel, Module, Process, Target, User};
-use crate::alerts::ProcessFacts;
+use crate::alerts::Program;
 use crate::alerts::line;
 
 /// OCSF's types of files.
@@ -33,22 +33,23 @@ impl<'a> Told<'a> {
     fn subject(&self) -> Process<'a> {
         let line = self.process;
         let facts = line.facts.as_ref();
+        let program = facts.and_then(|facts| facts.program.as_deref());
         Process {
             pid: Some(line.pid),
             tid: Some(line.tid),
             namespace_pid: facts.and_then(|facts| facts.ns_pid),
-            name: Some(line.comm.as_str()).filter(|comm| !comm.is_empty()),
+            name: Some(&*line.comm).filter(|comm| !comm.is_empty()),
             uid: facts.and_then(|facts| facts.exec_id).map(|id| id.to_string()),
-            cmd_line: facts.and_then(|facts| facts.args.as_ref()).map(|args| args.join(" ")),
-            working_directory: facts.and_then(ProcessFacts::named_cwd),
-            file: facts.and_then(ProcessFacts::named_exe).map(|exe| file(exe, EXECUTABLE)),
+            cmd_line: program.and_then(Program::args).map(|args| args.collect::<Vec<_>>().join(" ")),
+            working_directory: program.and_then(Program::named_cwd),
+            file: program.and_then(Program::named_exe).map(|exe| file(exe, EXECUTABLE)),
             user: Some(User { uid: line.uid.to_string() }),
             container: self.container.map(container),
             parent_process: facts.and_then(|facts| facts.parent.as_ref()).map(|parent| {
                 Box::new(Process {
                     pid: Some(parent.pid),
                     namespace_pid: parent.ns_pid,
-                    file: parent.exe.as_deref().map(|exe| file(exe, EXECUTABLE)),
+                    file: parent.exe().map(|exe| file(exe, EXECUTABLE)),
                     ..Process::default()
                 })
             }),

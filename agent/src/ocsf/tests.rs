@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use portcullis_ebpf::abi::{self, op};
 use portcullis_ebpf::monitor::AccessEvent;
+use portcullis_ebpf::monitor::abi::{ARGS_CUT, PATH_CUT, PATH_OUTSIDE};
 use portcullis_policy::meaning::Action;
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ use super::OCSF_SCHEMA;
 use crate::alerts::Alert;
 use crate::control::EventFormat;
 use crate::fake;
-use crate::kubearmor::tests::{alert, container, facts, rules};
+use crate::kubearmor::tests::{alert, container, facts, facts_of, program, rules};
 
 fn event(alert: &Alert) -> Value {
     serde_json::from_slice(&alert.written(EventFormat::Ocsf)).unwrap()
@@ -325,8 +326,7 @@ fn accesses_are_activities_with_their_answers() {
 
 #[test]
 fn a_path_that_does_not_lead_there_is_no_path() {
-    let mut cut = facts();
-    (cut.exe_flags, cut.cwd_flags, cut.args_cut) = (vec!["cut"], vec!["outside"], true);
+    let cut = facts_of(program("/", [PATH_CUT, PATH_OUTSIDE, ARGS_CUT]));
     let event = event(&alert(&rules("KubeArmorPolicy", Action::Block), Some(cut), |event| event.header.path_cut = 1));
     let process = &event["actor"]["process"];
     assert!(process.get("file").is_none() && process.get("working_directory").is_none(), "{process}");

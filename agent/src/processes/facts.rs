@@ -1,14 +1,11 @@
 //! What the table knows of a process, in words.
 
+use std::sync::Arc;
+
 use portcullis_ebpf::Event;
-use portcullis_ebpf::monitor::abi::{ARGS_CUT, ARGS_UNREADABLE, PATH_CUT, PATH_INTERNAL, PATH_OUTSIDE, PATH_TORN, PATH_UNLINKED};
 
 use super::{Container, Image, Process, Processes, View};
-use crate::alerts::process::is_path;
-use crate::alerts::{ParentFacts, ProcessFacts};
-
-/// Most arguments that are told; the kernel tells the first 4096 bytes of them.
-const MAX_ARGUMENTS: usize = 256;
+use crate::alerts::{ParentFacts, ProcessFacts, Short};
 
 impl Processes {
     /// Who raised an alert. Nothing where the table has another container's process by that number: then the end of that one and
@@ -26,12 +23,13 @@ impl Processes {
     #[must_use]
     pub fn facts(&self, view: View<'_>, at_ns: u64) -> ProcessFacts {
         let View { process, image } = view;
-        let mut facts = image.map(of_image).unwrap_or_default();
-        facts.ns_pid = (process.ns_pid != 0).then_some(process.ns_pid);
-        facts.tty = Some(until_zero(&process.tty)).filter(|tty| !tty.is_empty());
-        facts.exec_id = image.and_then(|image| exec_id(process, image));
-        facts.parent = self.parent_facts(process, at_ns);
-        facts
+        ProcessFacts {
+            ns_pid: (process.ns_pid != 0).then_some(process.ns_pid),
+            program: image.map(|image| Arc::clone(&image.program)),
+            tty: (process.tty[0] != 0).then(|| Short::new(&process.tty)),
+            exec_id: image.and_then(|image| exec_id(process, image)),
+            parent: self.parent_facts(process, at_ns),
+        }
     }
 
     fn parent_facts(&self, process: &Process, at_ns: u64) -> Option<ParentFacts> {
@@ -44,8 +42,8 @@ impl Processes {
             }
             _ => None,
         };
-        let exe = parent.and_then(|view| of_path(&view.image?.exe, view.image?.exe_flags));
-        (pid != 0).then_some(ParentFacts { pid, ns_pid, exe })
+        let program = parent.and_then(|view| view.image.map(|image| Arc::clone(&image.program)));
+        (pid != 0).then_some(ParentFacts { pid, ns_pid, program })
     }
 }
 
@@ -55,50 +53,10 @@ fn exec_id(process: &Process, image: &Image) -> Option<u64> {
     (image.since_ns > process.key.started_ns).then_some(image.since_ns ^ u64::from(process.key.tgid) << 42)
 }
 
-fn of_image(image: &Image) -> ProcessFacts {
-    let path = |bytes: &[u8]| Some(text(bytes)).filter(|path| !path.is_empty());
-    let readable = image.args_flags & ARGS_UNREADABLE == 0;
-    ProcessFacts {
-        exe: path(&image.exe),
-        exe_flags: path_flags(image.exe_flags),
-        args: readable.then(|| image.arguments().take(MAX_ARGUMENTS).map(text).collect()),
-        args_cut: readable && (image.args_flags & ARGS_CUT != 0 || image.arguments().nth(MAX_ARGUMENTS).is_some()),
-        cwd: path(&image.cwd),
-        cwd_flags: path_flags(image.cwd_flags),
-        ..ProcessFacts::default()
-    }
-}
-
-/// A path that leads there.
-fn of_path(path: &[u8], flags: u32) -> Option<String> {
-    (!path.is_empty() && is_path(&path_flags(flags))).then(|| text(path))
-}
-
-/// What is wrong with a path, by its `PATH_*`, in words.
-pub(crate) fn path_flags(flags: u32) -> Vec<&'static str> {
-    let words = [
-        (PATH_CUT, "cut"),
-        (PATH_OUTSIDE, "outside"),
-        (PATH_UNLINKED, "unlinked"),
-        (PATH_INTERNAL, "nameless"),
-        (PATH_TORN, "torn"),
-    ];
-    words.into_iter().filter(|(flag, _)| flags & flag != 0).map(|(_, word)| word).collect()
-}
-
-fn until_zero(bytes: &[u8]) -> String {
-    text(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
-}
-
-/// Bytes as text: what is no UTF-8 is written as U+FFFD.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use portcullis_ebpf::monitor::ProcessEvent;
-    use portcullis_ebpf::monitor::abi::{self, EXEC, FORK};
+    use portcullis_ebpf::monitor::abi::{self, ARGS_UNREADABLE, EXEC, FORK, PATH_OUTSIDE, PATH_TORN, PATH_UNLINKED};
 
     use super::*;
     use crate::fake;
@@ -121,7 +79,7 @@ mod tests {
 
     fn table(events: &[ProcessEvent]) -> Processes {
         let mut table = Processes::new(Limits::default());
-        events.iter().for_each(|event| table.apply(event));
+        events.iter().for_each(|event| table.apply(event.clone()));
         table
     }
 
@@ -140,31 +98,32 @@ mod tests {
         ]
     }
 
+    fn exe(facts: &ProcessFacts) -> Option<&str> {
+        facts.program.as_ref()?.exe()
+    }
+
     #[test]
     fn an_alert_says_who_it_was_then() {
         let table = table(&history());
         let after = table.facts_of(&alert(2_200)).unwrap();
-        assert_eq!(
-            (after.exe.as_deref(), after.cwd.as_deref(), after.tty.as_deref()),
-            (Some("/bin/cat"), Some("/srv"), Some("pts1"))
-        );
-        assert_eq!((after.args.unwrap(), after.ns_pid), (vec!["cat".to_owned(), "/etc/shadow".to_owned()], Some(2)));
-        let parent = ParentFacts { pid: 40, ns_pid: Some(1), exe: Some("/bin/sh".to_owned()) };
-        assert_eq!((after.parent, after.exec_id), (Some(parent), Some(2_100 ^ 41 << 42)));
+        let program = after.program.as_ref().unwrap();
+        assert_eq!((program.exe(), program.cwd(), after.tty.as_deref()), (Some("/bin/cat"), Some("/srv"), Some("pts1")));
+        assert_eq!((program.args().unwrap().collect::<Vec<_>>(), after.ns_pid), (vec!["cat", "/etc/shadow"], Some(2)));
+        let parent = after.parent.as_ref().unwrap();
+        assert_eq!((parent.pid, parent.ns_pid, parent.exe()), (40, Some(1), Some("/bin/sh")));
+        assert_eq!(after.exec_id, Some(2_100 ^ 41 << 42));
         let before = table.facts_of(&alert(2_050)).unwrap();
-        assert_eq!(
-            (before.exe.as_deref(), before.exec_id),
-            (Some("/bin/sh"), None),
-            "forked, and executing nothing of its own yet"
-        );
+        assert_eq!((exe(&before), before.exec_id), (Some("/bin/sh"), None), "forked, and executing nothing of its own yet");
         assert_eq!(table.facts_of(&alert(2_000)), None, "not born");
+        let later = table.facts_of(&alert(2_300)).unwrap();
+        assert!(Arc::ptr_eq(program, later.program.as_ref().unwrap()), "one execution is written down once");
     }
 
     #[test]
     fn what_is_not_known_is_absent() {
         let facts = table(&[told(FORK, CHILD, SHELL, 2_004)]).facts_of(&alert(2_200)).unwrap();
-        assert_eq!((&facts.exe, &facts.args, &facts.cwd, facts.exec_id), (&None, &None, &None, None));
-        assert_eq!(facts.parent, Some(ParentFacts { pid: 40, ns_pid: None, exe: None }));
+        assert_eq!((&facts.program, facts.exec_id), (&None, None));
+        assert_eq!(facts.parent, Some(ParentFacts { pid: 40, ns_pid: None, program: None }));
     }
 
     #[test]
@@ -177,16 +136,25 @@ mod tests {
 
     #[test]
     fn arguments_and_paths_say_where_they_end_early() {
+        /// Most arguments that are told.
+        const MOST: usize = 256;
         let mut events = history();
-        events[2].args = b"x\0".repeat(MAX_ARGUMENTS + 1);
-        events[2].header.exe_flags = PATH_OUTSIDE | PATH_UNLINKED;
+        events[2].args = b"x\0".repeat(MOST);
+        let program = |events: &[ProcessEvent]| table(events).facts_of(&alert(2_200)).unwrap().program.unwrap();
+        let told = |events: &[ProcessEvent]| {
+            let program = program(events);
+            (program.args().map(Iterator::count), program.args_cut())
+        };
+        assert_eq!(told(&events), (Some(MOST), false));
+        events[2].args.push(b'x');
+        assert_eq!(told(&events), (Some(MOST), true));
+        events[2].header.exe_flags = PATH_OUTSIDE | PATH_UNLINKED | 1 << 31;
         events[0].header.exe_flags = PATH_TORN;
         let facts = table(&events).facts_of(&alert(2_200)).unwrap();
-        assert_eq!((facts.args.as_ref().unwrap().len(), facts.args_cut), (MAX_ARGUMENTS, true));
-        assert_eq!((&facts.exe_flags[..], facts.named_exe()), (&["outside", "unlinked"][..], None));
-        assert_eq!(facts.parent.unwrap().exe, None, "another path than the one that leads there");
+        let flags: Vec<_> = program(&events).exe_flags().words().collect();
+        assert_eq!((&flags[..], facts.named_exe()), (&["outside", "unlinked"][..], None));
+        assert_eq!(facts.parent.unwrap().exe(), None, "another path than the one that leads there");
         events[2].header.args_flags = ARGS_UNREADABLE;
-        let facts = table(&events).facts_of(&alert(2_200)).unwrap();
-        assert_eq!((facts.args, facts.args_cut), (None, false));
+        assert_eq!(told(&events), (None, false));
     }
 }

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::{self, NO_SLOT};
-use portcullis_ebpf::monitor::{ProcessEvent, arguments};
+
+use crate::alerts::Program;
 
 /// `/proc` tells times in units of this (`USER_HZ` is 100 on every architecture that is supported).
 pub(super) const TICK_NS: u64 = 10_000_000;
+/// How long the events of a living process leave it in its place.
+const PLACE_NS: u64 = 100_000_000;
 /// Programs of one process that are remembered, the newest.
 const MAX_IMAGES: usize = 4;
 /// What a program takes besides its texts.
-const IMAGE_BYTES: usize = 128;
+const IMAGE_BYTES: usize = 192;
 
 /// A process, for ever: its number, which is used again, and when it was born (`CLOCK_BOOTTIME`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,45 +60,24 @@ pub struct Exit {
     pub status: Option<u32>,
 }
 
-/// A program that a process runs. The bytes are the process's choice: not UTF-8, and not to be shown on a terminal as they are.
+/// A program that a process runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// Since when.
     pub since_ns: u64,
-    /// Path of the executable, from the process's root directory.
-    pub exe: Box<[u8]>,
-    /// The arguments, each ended by a zero byte.
-    pub args: Box<[u8]>,
-    /// The working directory when the program was started.
-    pub cwd: Box<[u8]>,
-    /// `PATH_*` of [`abi`].
-    pub exe_flags: u32,
-    /// `PATH_*` of [`abi`].
-    pub cwd_flags: u32,
-    /// `ARGS_*` of [`abi`].
-    pub args_flags: u32,
+    /// What it is.
+    pub program: Arc<Program>,
 }
 
 impl Image {
-    pub(super) fn of(event: &ProcessEvent) -> Image {
-        Image {
-            since_ns: event.header.time_ns,
-            exe: event.exe.as_slice().into(),
-            args: event.args.as_slice().into(),
-            cwd: event.cwd.as_slice().into(),
-            exe_flags: event.header.exe_flags,
-            cwd_flags: event.header.cwd_flags,
-            args_flags: event.header.args_flags,
-        }
-    }
-
-    /// The arguments one by one.
-    pub fn arguments(&self) -> impl Iterator<Item = &[u8]> {
-        arguments(&self.args)
+    pub(super) fn of(event: ProcessEvent) -> Image {
+        let ProcessEvent { header, exe, cwd, args, .. } = event;
+        let program = Program::new([exe, cwd, args], [header.exe_flags, header.cwd_flags, header.args_flags]);
+        Image { since_ns: header.time_ns, program: Arc::new(program) }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        IMAGE_BYTES + self.exe.len() + self.args.len() + self.cwd.len()
+        IMAGE_BYTES + self.program.bytes()
     }
 }
 
@@ -140,9 +123,9 @@ impl Process {
         Process { key, ..Process::default() }
     }
 
-    /// Where it is in the order of leaving the table.
+    /// Where it is in the order of leaving the table. Of the living roughly: that order is not put right for each event.
     pub(super) fn place(&self) -> (u64, Key) {
-        (self.exit.map_or(self.touched_ns, |exit| exit.time_ns), self.key)
+        (self.exit.map_or(self.touched_ns / PLACE_NS, |exit| exit.time_ns), self.key)
     }
 
     /// Takes over what an event says, unless a newer one has said it.
@@ -170,7 +153,7 @@ impl Process {
     /// Whether its program, as `/proc` names it, may be this one. `/proc` tells the path from the reader's root directory, which may
     /// have the process's own in front.
     pub(super) fn runs(&self, image: &Image) -> bool {
-        self.images.last().is_none_or(|own| own.exe.ends_with(&image.exe))
+        self.images.last().is_none_or(|own| own.program.ends_with(&image.program))
     }
 
     /// Notes a program; returns one that is forgotten for it.

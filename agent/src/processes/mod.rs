@@ -19,7 +19,6 @@ mod tree;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub(crate) use facts::path_flags;
 pub use life::{Container, Exit, Image, Key, Process};
 use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::{EXEC, EXIT, FORK};
@@ -72,7 +71,7 @@ pub struct Processes {
     limits: Limits,
     /// By thread group: its lives, the oldest first.
     lives: HashMap<u32, Vec<Process>>,
-    /// Those that live, by their last event.
+    /// Those that live, roughly by their last event.
     living: BTreeSet<(u64, Key)>,
     /// Those that don't, by their end.
     dead: BTreeSet<(u64, Key)>,
@@ -90,15 +89,15 @@ impl Processes {
     }
 
     /// Takes in what happened.
-    pub fn apply(&mut self, event: &ProcessEvent) {
-        let header = &event.header;
+    pub fn apply(&mut self, event: ProcessEvent) {
+        let header = event.header;
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
         let parent = Key { tgid: header.parent, started_ns: header.parent_started_ns };
         let inherited = if header.kind == FORK { self.inheritance(parent, header.time_ns) } else { None };
         let image = (header.kind == EXEC).then(|| Arc::new(Image::of(event)));
         self.text_bytes += image.as_ref().map_or(0, |image| image.bytes());
         let dropped = self.change(key, |process| {
-            process.update(header);
+            process.update(&header);
             match header.kind {
                 FORK => {
                     process.parent = parent;
@@ -152,8 +151,8 @@ impl Processes {
             let from = alive.partition_point(|other| other.tgid < key.tgid);
             alive[from..].iter().take_while(|other| other.tgid == key.tgid).any(|other| other.is(key))
         };
-        let others: Vec<Key> =
-            self.living.iter().filter(|(told_ns, key)| *told_ns < at_ns && !is_alive(*key)).map(|(_, key)| *key).collect();
+        let is_told = |key: Key| self.find(key).is_some_and(|process| process.touched_ns >= at_ns);
+        let others: Vec<Key> = self.living.iter().map(|(_, key)| *key).filter(|key| !is_told(*key) && !is_alive(*key)).collect();
         for key in others {
             self.change(key, |process| process.exit = Some(Exit { time_ns: at_ns, status: None }));
         }
@@ -273,20 +272,13 @@ impl Processes {
                 at
             }
         };
-        let before = lives[at].exit.is_some();
-        let old = lives[at].place();
+        let old = (lives[at].exit.is_some(), lives[at].place());
         let result = change(&mut lives[at]);
-        if before {
-            self.dead.remove(&old)
-        } else {
-            self.living.remove(&old)
-        };
-        let process = &lives[at];
-        if process.exit.is_some() {
-            self.dead.insert(process.place())
-        } else {
-            self.living.insert(process.place())
-        };
+        let new = (lives[at].exit.is_some(), lives[at].place());
+        if new != old {
+            if old.0 { &mut self.dead } else { &mut self.living }.remove(&old.1);
+            if new.0 { &mut self.dead } else { &mut self.living }.insert(new.1);
+        }
         // A number that is used again says that its last owner is gone, though nobody has told so.
         for at in 1..lives.len() {
             let next_ns = lives[at].key.started_ns;

@@ -18,6 +18,7 @@ use rustix::fs::statfs;
 
 use super::life::TICK_NS;
 use super::{Image, Key, Process};
+use crate::alerts::Program;
 
 /// include/uapi/linux/magic.h
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
@@ -87,8 +88,8 @@ fn one(directory: &Path, key: Key, parent: Option<Key>, tty: u32) -> Option<Proc
     args.truncate(ARGS_MAX as usize);
     let (exe, exe_flags) = linked(exe.as_os_str().as_bytes());
     let (cwd, cwd_flags) = linked(cwd.as_os_str().as_bytes());
-    let image =
-        Image { since_ns: key.started_ns, exe: exe.into(), args: args.into(), cwd: cwd.into(), exe_flags, cwd_flags, args_flags };
+    let program = Program::new([exe.to_vec(), cwd.to_vec(), args], [exe_flags, cwd_flags, args_flags]);
+    let image = Image { since_ns: key.started_ns, program: Arc::new(program) };
     let mut process = Process::new(key);
     process.parent = parent.unwrap_or_default();
     process.ns_pid = field(&status, b"NSpid:", usize::MAX).unwrap_or(key.tgid);
@@ -210,9 +211,9 @@ mod tests {
         let found = read(Path::new("/proc"));
         let me = found.iter().find(|process| process.key.tgid == own).expect("this process");
         let exe = std::env::current_exe().unwrap();
-        assert_eq!(&*me.images[0].exe, exe.as_os_str().as_bytes());
+        assert_eq!(me.images[0].program.exe(), exe.to_str());
         let first = std::env::args_os().next().unwrap();
-        assert_eq!(me.images[0].arguments().next().unwrap(), first.as_bytes());
+        assert_eq!(me.images[0].program.args().unwrap().next().unwrap(), first);
         assert_eq!(me.ns_pid, own);
         assert_eq!(me.uid, rustix::process::getuid().as_raw());
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().cast_unsigned());

@@ -4,6 +4,7 @@ use portcullis_ebpf::monitor::abi::{self, EXEC, EXIT, FORK, NO_SLOT};
 use proptest::prelude::*;
 
 use super::*;
+use crate::alerts::Program;
 
 const MS: u64 = 1_000_000;
 
@@ -36,13 +37,18 @@ fn exit(key: (u32, u64), parent: (u32, u64), time_ns: u64) -> ProcessEvent {
 }
 
 fn exe(processes: &Processes, tgid: u32, at_ns: u64) -> Option<Vec<u8>> {
-    Some(processes.get(tgid, at_ns)?.image?.exe.to_vec())
+    Some(processes.get(tgid, at_ns)?.image?.program.exe().unwrap_or_default().as_bytes().to_vec())
 }
 
 fn table(events: &[ProcessEvent]) -> Processes {
     let mut processes = Processes::new(Limits::default());
-    events.iter().for_each(|event| processes.apply(event));
+    events.iter().for_each(|event| processes.apply(event.clone()));
     processes
+}
+
+/// What `/proc` told.
+fn seeded_image(exe: &[u8]) -> Image {
+    Image { since_ns: 1_230 * MS, program: Arc::new(Program::new([exe.to_vec(), Vec::new(), Vec::new()], [0; 3])) }
 }
 
 const INIT: (u32, u64) = (1, 5);
@@ -63,7 +69,7 @@ fn history() -> Vec<ProcessEvent> {
 
 fn check_history(processes: &Processes) {
     assert_eq!(exe(processes, 41, 2_050).as_deref(), Some(&b"/bin/sh"[..]), "between fork and exec it is the shell");
-    assert_eq!(exe(processes, 41, 2_100).as_deref(), Some(&b"/usr/bin/\xff\xfe"[..]));
+    assert_eq!(exe(processes, 41, 2_100).as_deref(), Some("/usr/bin/\u{fffd}\u{fffd}".as_bytes()));
     assert_eq!(exe(processes, 40, 1_050).as_deref(), Some(&b"/init"[..]));
     let child = processes.get(41, 3_000).expect("it lives").process;
     let ancestors: Vec<_> = processes.ancestors(child, 3_000).map(|view| view.process.key.tgid).collect();
@@ -77,7 +83,7 @@ fn a_life_of_five_milliseconds_is_known_while_it_lasts_and_after() {
     let processes = table(&history());
     check_history(&processes);
     let image = processes.get(41, 2_100 + 2 * MS).unwrap().image.unwrap();
-    assert_eq!(image.arguments().collect::<Vec<_>>(), [&b"/usr/bin/\xff\xfe"[..], b"-x"]);
+    assert_eq!(image.program.args().unwrap().collect::<Vec<_>>(), ["/usr/bin/\u{fffd}\u{fffd}", "-x"]);
     assert!(processes.get(41, 2_000).is_none(), "before it was born");
     assert!(processes.get(41, 2_100 + 6 * MS).is_some(), "threads that end with it");
     assert!(processes.get(41, 2_100 + 50 * MS).is_none(), "who has its number then is somebody else");
@@ -100,7 +106,7 @@ fn a_number_that_is_used_again_is_another_process() {
     let mut events = history();
     events.extend([fork(again, SHELL), exec(again, SHELL, 901 * MS, b"/bin/other")]);
     let processes = table(&events);
-    assert_eq!(exe(&processes, 41, 3_000).as_deref(), Some(&b"/usr/bin/\xff\xfe"[..]));
+    assert_eq!(exe(&processes, 41, 3_000).as_deref(), Some("/usr/bin/\u{fffd}\u{fffd}".as_bytes()));
     assert_eq!(exe(&processes, 41, 901 * MS).as_deref(), Some(&b"/bin/other"[..]));
     assert_eq!(exe(&processes, 41, 500 * MS), None);
 
@@ -116,7 +122,7 @@ fn a_number_that_is_used_again_is_another_process() {
 fn every_program_of_a_process_is_known_for_its_time() {
     let mut processes = table(&history());
     for n in 0..10u64 {
-        processes.apply(&exec(SHELL, INIT, 10 * MS + n, format!("/step{n}").as_bytes()));
+        processes.apply(exec(SHELL, INIT, 10 * MS + n, format!("/step{n}").as_bytes()));
     }
     assert_eq!(exe(&processes, 40, 10 * MS + 8).as_deref(), Some(&b"/step8"[..]));
     assert_eq!(exe(&processes, 40, 10 * MS + 6).as_deref(), Some(&b"/step6"[..]));
@@ -135,19 +141,19 @@ fn a_label_stays_and_an_older_event_changes_nothing() {
     let processes = table(&[newer, late]);
     let shell = processes.get(40, 6_000).unwrap();
     assert_eq!((shell.process.uid, shell.process.container), (7, Some(Container { slot: 3, epoch: 9 })));
-    assert_eq!(&*shell.image.unwrap().exe, b"/bin/new");
+    assert_eq!(shell.image.unwrap().program.exe(), Some("/bin/new"));
 }
 
 #[test]
 fn what_proc_has_told_is_the_same_process() {
     let started = 123 * 10 * MS + 4_567;
     let mut seeded = Process::new(Key { tgid: 40, started_ns: 1_230 * MS });
-    seeded.images = vec![Arc::new(Image { since_ns: 1_230 * MS, exe: b"/seeded".as_slice().into(), ..Image::default() })];
+    seeded.images = vec![Arc::new(seeded_image(b"/seeded"))];
     let mut processes = Processes::new(Limits::default());
     processes.add(seeded.clone(), started + MS);
-    processes.apply(&fork((41, started + MS), (40, started)));
+    processes.apply(fork((41, started + MS), (40, started)));
     assert_eq!(exe(&processes, 41, started + 2 * MS).as_deref(), Some(&b"/seeded"[..]));
-    processes.apply(&exit((40, started), INIT, started + 3 * MS));
+    processes.apply(exit((40, started), INIT, started + 3 * MS));
     assert_eq!(processes.len(), 2);
     processes.add(seeded, started + 4 * MS);
     assert!(processes.get(40, started).unwrap().process.exit.is_some(), "an event knows more");
@@ -158,7 +164,7 @@ fn what_proc_has_told_is_the_same_process() {
 fn a_program_whose_start_was_not_told_is_found_in_proc() {
     let found = |exe: &[u8]| {
         let mut process = Process::new(Key { tgid: 40, started_ns: 1_230 * MS });
-        process.images = vec![Arc::new(Image { since_ns: 1_230 * MS, exe: exe.into(), ..Image::default() })];
+        process.images = vec![Arc::new(seeded_image(exe))];
         process
     };
     let started = 1_230 * MS + 4_567;
@@ -169,9 +175,9 @@ fn a_program_whose_start_was_not_told_is_found_in_proc() {
     processes.add(found(b"/bin/cat"), started + 3 * MS);
     assert_eq!(exe(&processes, 40, started + 2 * MS).as_deref(), Some(&b"/bin/sh"[..]));
     assert_eq!(exe(&processes, 40, started + 3 * MS).as_deref(), Some(&b"/bin/cat"[..]));
-    processes.apply(&exec((40, started), INIT, started + 2 * MS, b"/bin/cat"));
+    processes.apply(exec((40, started), INIT, started + 2 * MS, b"/bin/cat"));
     assert_eq!(exe(&processes, 40, started + 2 * MS).as_deref(), Some(&b"/bin/cat"[..]), "told late");
-    processes.apply(&exit((40, started), INIT, started + 4 * MS));
+    processes.apply(exit((40, started), INIT, started + 4 * MS));
     processes.expire(u64::MAX);
     assert_eq!((processes.len(), processes.text_bytes()), (0, 0));
 }
@@ -182,10 +188,10 @@ fn a_host_that_forks_without_end_stays_within_bounds() {
     let mut processes = Processes::new(limits);
     for n in 0..20_000u32 {
         let key = (n % 3_000 + 2, u64::from(n + 1) * MS + 3);
-        processes.apply(&fork(key, INIT));
-        processes.apply(&exec(key, INIT, key.1 + 10, &vec![b'a'; n as usize % 4_000]));
+        processes.apply(fork(key, INIT));
+        processes.apply(exec(key, INIT, key.1 + 10, &vec![b'a'; n as usize % 4_000]));
         if n % 3 == 0 {
-            processes.apply(&exit(key, INIT, key.1 + 20));
+            processes.apply(exit(key, INIT, key.1 + 20));
         }
         assert!(processes.len() <= limits.processes && processes.dead.len() <= limits.dead);
         assert!(processes.text_bytes() <= limits.text_bytes);
@@ -201,7 +207,7 @@ fn fifty_thousand_processes_share_the_text_of_their_parent() {
     let mut processes = table(&history());
     let before = processes.text_bytes();
     for n in 0..50_000u32 {
-        processes.apply(&fork((100 + n, 3 * MS + u64::from(n)), SHELL));
+        processes.apply(fork((100 + n, 3 * MS + u64::from(n)), SHELL));
     }
     assert_eq!((processes.len(), processes.text_bytes(), processes.evicted()), (50_003, before, 0));
     assert_eq!(exe(&processes, 50_000, 4 * MS).as_deref(), Some(&b"/bin/sh"[..]));
@@ -255,7 +261,7 @@ proptest! {
     ) {
         let limits = Limits { dead_for_ns: u64::MAX / 2, ..Limits::default() };
         let mut processes = Processes::new(limits);
-        shuffled.iter().for_each(|event| processes.apply(event));
+        shuffled.iter().for_each(|event| processes.apply(event.clone()));
         let executions = |key| events.iter().filter(|e| e.header.kind == EXEC && (e.header.tgid, e.header.started_ns) == key).count();
         for event in &events {
             let header = &event.header;
@@ -269,7 +275,7 @@ proptest! {
                 prop_assert_eq!(found, Some(Key { tgid: key.0, started_ns: key.1 }));
             }
         }
-        let texts: usize = events.iter().filter(|e| e.header.kind == EXEC).map(|e| Image::of(e).bytes()).sum();
+        let texts: usize = events.iter().filter(|e| e.header.kind == EXEC).map(|e| Image::of(e.clone()).bytes()).sum();
         prop_assert!(processes.text_bytes() <= texts);
     }
 
@@ -283,7 +289,7 @@ proptest! {
         for (kind, tgid, started, parent, parent_started, time, length) in events {
             let mut event = event(kind, (tgid, started * MS), (parent, parent_started * MS), time * MS);
             event.exe = vec![b'x'; length];
-            processes.apply(&event);
+            processes.apply(event);
             prop_assert!(processes.len() <= limits.processes && processes.dead.len() <= limits.dead);
             prop_assert!(processes.text_bytes() <= limits.text_bytes || processes.living.len() <= 1);
             prop_assert_eq!(processes.len(), processes.lives.values().map(Vec::len).sum::<usize>());

@@ -88,7 +88,7 @@ mod tests {
             if labelled {
                 (header.slot, header.epoch) = (LABEL.slot, LABEL.epoch);
             }
-            table.apply(&event);
+            table.apply(event);
         }
         table
     }

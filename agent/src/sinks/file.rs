@@ -14,7 +14,7 @@ use super::rotated::Rotated;
 use super::{Account, class, stops};
 use crate::Error;
 use crate::control::{EventFormat, Fed, Feed, LOST_SCHEMA, Lost};
-use crate::kubearmor::json;
+use crate::json;
 use crate::telemetry::Telemetry;
 
 /// Bytes of lines that are written at once; one event more may make it longer.
@@ -130,10 +130,10 @@ impl Writer {
     fn take(&mut self, fed: &Fed) {
         let lines = &mut self.batch.lines;
         match fed {
-            Fed::Alert(alert) => lines.extend_from_slice(&alert.written(self.format)),
-            Fed::Log(log) => lines.extend_from_slice(&log.written(self.format)),
+            Fed::Alert(alert) => alert.write(lines, self.format),
+            Fed::Log(log) => log.write(lines, self.format),
             Fed::Lost(class, lost) => {
-                lines.extend(json(&Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost }));
+                json::write(lines, &Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost });
                 self.account.lost(*lost);
             }
         }

@@ -19,7 +19,8 @@ const TICK: Duration = Duration::from_secs(600);
 /// Most events of processes that are read before one alert. Each takes microseconds, and the ring holds about 10,000: what is left
 /// behind, the next alerts make up for.
 pub(super) const MAX_PER_ALERT: usize = 4096;
-/// Most accesses that are told between two alerts: each takes some microseconds.
+/// Most accesses that are told between two alerts, and most events that are told before their readers are woken: each takes some
+/// microseconds.
 pub(super) const MAX_ACCESSES: usize = 64;
 /// Most lines about repeats, likewise. They have a share of their own, which no flood of accesses takes from them.
 const MAX_REPEATS: usize = 16;
@@ -108,17 +109,22 @@ where
             self.teller.alert(alert);
         }
         let is_told = !self.taken.is_empty();
-        self.taken.drain(..).for_each(|event| self.teller.access(&event));
+        let now = Instant::now();
+        self.taken.drain(..).for_each(|event| self.teller.access(event, now));
         let is_repeated = (0..MAX_REPEATS).take_while(|_| self.teller.repeat()).count() > 0;
+        self.teller.wake_readers();
         alert.is_some() || is_behind || is_told || is_repeated
     }
 
     /// Reads events of processes. Whether there may be more.
     fn read_processes(&mut self) -> bool {
         let Some(source) = &mut self.processes else { return false };
-        for _ in 0..MAX_PER_ALERT {
+        for number in 0..MAX_PER_ALERT {
+            if number % MAX_ACCESSES == 0 {
+                self.teller.wake_readers();
+            }
             match source.take() {
-                Some(event) => self.teller.process(&event),
+                Some(event) => self.teller.process(event),
                 None => return false,
             }
         }

@@ -21,7 +21,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of accesses that are kept. Of one that had to go it is told only what the kernel knows: not the path.
 const MAX_TOLD_BYTES: usize = 4 << 20;
 /// What one takes besides its texts: the event and its places in a table that may be half empty.
-const TOLD_BYTES: usize = size_of::<AccessEvent>() + 2 * size_of::<(Place, Box<AccessEvent>)>() + size_of::<Place>();
+const TOLD_BYTES: usize = size_of::<AccessEvent>() + 2 * size_of::<(Place, Arc<AccessEvent>)>() + size_of::<Place>();
 
 /// A telling: CPU and number.
 type Place = (u32, u64);
@@ -53,7 +53,7 @@ impl Repeats {
     }
 
     /// Notes an access that is told.
-    pub(super) fn note(&mut self, event: &AccessEvent, now: Instant) {
+    pub(super) fn note(&mut self, event: Arc<AccessEvent>, now: Instant) {
         self.is_stirred = true;
         self.begin(now);
         self.told.note(event);
@@ -89,7 +89,7 @@ impl Repeats {
     }
 
     /// The next that was found, with the access where it is still known.
-    pub(super) fn next(&mut self) -> Option<(Repeat, Option<AccessEvent>)> {
+    pub(super) fn next(&mut self) -> Option<(Repeat, Option<Arc<AccessEvent>>)> {
         if let Some(looking) = &self.looking {
             match looking.try_recv() {
                 Ok(found) => (self.found, self.looking) = (found.into_iter(), None),
@@ -106,21 +106,21 @@ impl Repeats {
 /// What was told, the newest that fit.
 #[derive(Default)]
 struct Told {
-    events: HashMap<Place, Box<AccessEvent>>,
+    events: HashMap<Place, Arc<AccessEvent>>,
     /// The oldest first; some of them have been taken.
     order: VecDeque<Place>,
     bytes: usize,
 }
 
 impl Told {
-    fn note(&mut self, event: &AccessEvent) {
+    fn note(&mut self, event: Arc<AccessEvent>) {
         // The kernel tells each of these.
         if matches!(event.header.op, op::RENAME | op::LINK | op::SYMLINK) {
             return;
         }
         let place = (event.header.cpu, event.header.seq);
-        self.bytes += bytes(event);
-        if let Some(before) = self.events.insert(place, Box::new(event.clone())) {
+        self.bytes += bytes(&event);
+        if let Some(before) = self.events.insert(place, event) {
             // Numbers begin again where the monitor was unloaded and loaded.
             self.bytes -= bytes(&before);
         } else {
@@ -133,16 +133,16 @@ impl Told {
         }
     }
 
-    fn take(&mut self, place: Place) -> Option<AccessEvent> {
+    fn take(&mut self, place: Place) -> Option<Arc<AccessEvent>> {
         let event = self.forget(place)?;
         // Those that were taken are few as long as they are counted here.
         if self.order.len() > 2 * self.events.len() {
             self.order.retain(|place| self.events.contains_key(place));
         }
-        Some(*event)
+        Some(event)
     }
 
-    fn forget(&mut self, place: Place) -> Option<Box<AccessEvent>> {
+    fn forget(&mut self, place: Place) -> Option<Arc<AccessEvent>> {
         let event = self.events.remove(&place)?;
         self.bytes -= bytes(&event);
         Some(event)
@@ -163,10 +163,10 @@ mod tests {
     /// How long a thread may take.
     const SOON: Duration = Duration::from_secs(20);
 
-    fn numbered(seq: u64) -> AccessEvent {
+    fn numbered(seq: u64) -> Arc<AccessEvent> {
         let mut event = access(op::READ, b"/etc/hosts");
         event.header.seq = seq;
-        event
+        Arc::new(event)
     }
 
     /// A kernel that has counted this.
@@ -180,7 +180,7 @@ mod tests {
         (Repeats::new(Arc::new(take)), looks)
     }
 
-    fn eventually(repeats: &mut Repeats) -> Option<(Repeat, Option<AccessEvent>)> {
+    fn eventually(repeats: &mut Repeats) -> Option<(Repeat, Option<Arc<AccessEvent>>)> {
         let since = Instant::now();
         while repeats.looking.is_some() && since.elapsed() < SOON {
             if let Some(found) = repeats.next() {
@@ -196,7 +196,7 @@ mod tests {
         let (mut repeats, looks) = repeats_of(vec![repeat(7, 41), repeat(8, 3)]);
         let start = Instant::now();
         assert_eq!(repeats.rest(start), Duration::MAX, "nothing to look for");
-        repeats.note(&numbered(7), start);
+        repeats.note(numbered(7), start);
         repeats.look_in_time(start);
         assert_eq!((repeats.rest(start), *looks.lock().unwrap()), (LOOK_AFTER, 0), "not yet");
         repeats.look_in_time(start + LOOK_AFTER);
@@ -211,14 +211,14 @@ mod tests {
     fn it_is_looked_until_no_access_comes() {
         let (mut repeats, looks) = repeats_of(Vec::new());
         let start = Instant::now();
-        repeats.note(&numbered(1), start);
+        repeats.note(numbered(1), start);
         for (round, due) in [(1, true), (2, true), (2, false)] {
             repeats.look_in_time(start + LOOK_AFTER * 2 * round);
             assert_eq!(eventually(&mut repeats), None);
             assert_eq!(*looks.lock().unwrap(), u64::from(round), "the second is for what was repeated after the first");
             assert_eq!(repeats.due.is_some(), due && round == 1);
         }
-        repeats.note(&numbered(2), start);
+        repeats.note(numbered(2), start);
         assert!(repeats.due.is_some(), "and again");
     }
 
@@ -226,7 +226,7 @@ mod tests {
     fn what_cannot_be_read_is_not_looked_for_at_once_again() {
         let mut repeats = Repeats::new(Arc::new(|| Err(Error::MonitorNotLoaded)));
         let start = Instant::now();
-        repeats.note(&numbered(1), start);
+        repeats.note(numbered(1), start);
         repeats.look_in_time(start + LOOK_AFTER);
         assert_eq!(eventually(&mut repeats), None);
         assert_eq!(repeats.rest(start + LOOK_AFTER), LOOK_AFTER);
@@ -238,26 +238,26 @@ mod tests {
         let mut event = access(op::READ, &[b'x'; 4000]);
         for seq in 0..10_000 {
             event.header.seq = seq;
-            told.note(&event);
+            told.note(Arc::new(event.clone()));
         }
         assert!(told.bytes <= MAX_TOLD_BYTES && told.events.len() > 900, "{} bytes of {}", told.bytes, told.events.len());
         assert_eq!(told.order.len(), told.events.len());
-        assert_eq!((told.take((0, 0)), told.take((0, 9_999))), (None, Some(event.clone())));
+        assert_eq!((told.take((0, 0)), told.take((0, 9_999))), (None, Some(Arc::new(event.clone()))));
         for seq in 0..10_000 {
             told.take((0, seq));
         }
         assert_eq!((told.bytes, told.events.len(), told.order.len()), (0, 0, 0), "nothing is left over");
         event.header.op = op::RENAME;
-        told.note(&event);
+        told.note(Arc::new(event.clone()));
         assert_eq!(told.bytes, 0, "each rename is told");
     }
 
     #[test]
     fn a_number_that_comes_again_is_counted_once() {
         let mut told = Told::default();
-        told.note(&numbered(1));
+        told.note(numbered(1));
         let before = told.bytes;
-        told.note(&numbered(1));
+        told.note(numbered(1));
         assert_eq!((told.bytes, told.order.len()), (before, 1));
     }
 }

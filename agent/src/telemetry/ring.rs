@@ -32,7 +32,7 @@ impl Ring for Events {
     type Event = Event;
 
     fn take(&mut self) -> Result<Option<Event>, Trouble> {
-        Ok(self.next(Duration::ZERO)?)
+        Ok(self.try_next())
     }
 
     fn malformed(&self) -> u64 {
@@ -44,7 +44,7 @@ impl Ring for ProcessEvents {
     type Event = ProcessEvent;
 
     fn take(&mut self) -> Result<Option<ProcessEvent>, Trouble> {
-        Ok(self.next(Duration::ZERO)?)
+        Ok(self.try_next())
     }
 
     fn malformed(&self) -> u64 {
@@ -56,7 +56,7 @@ impl Ring for AccessEvents {
     type Event = AccessEvent;
 
     fn take(&mut self) -> Result<Option<AccessEvent>, Trouble> {
-        Ok(self.next(Duration::ZERO)?)
+        Ok(self.try_next())
     }
 
     fn malformed(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! What events become for their readers: named, and explained by the table of processes.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,13 @@ impl Teller {
         Teller { names, watched, alerts, logs, accesses, tally, repeats, clock, looked: None, asked: Instant::now() }
     }
 
+    /// Wakes the readers of what was passed on. They take it together, and so they write it.
+    pub(super) fn wake_readers(&self) {
+        self.alerts.wake();
+        self.logs.wake();
+        self.accesses.wake();
+    }
+
     pub(super) fn compare_clocks(&mut self) {
         self.clock = Clock::now();
     }
@@ -55,22 +63,22 @@ impl Teller {
     pub(super) fn alert(&mut self, event: &Event) {
         let process = self.watched.table().facts_of(event);
         match self.names.alert(event, self.clock.at(event.header.time_ns), process) {
-            Ok(alert) => self.alerts.publish(alert),
+            Ok(alert) => self.alerts.queue(alert),
             Err(error) => warn!("an alert cannot be named: {error}"),
         }
     }
 
     /// Notes what a process did, and passes on what is worth it.
-    pub(super) fn process(&mut self, event: &ProcessEvent) {
-        let header = &event.header;
+    pub(super) fn process(&mut self, event: ProcessEvent) {
+        let (header, lost_before) = (event.header, event.lost_before);
         self.watched.table().apply(event);
-        if self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) && (event.lost_before > 0 || self.is_behind()) {
+        if self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) && (lost_before > 0 || self.is_behind()) {
             self.look();
         }
         if header.kind == EXEC && self.watched.tells_executions(is_contained(header.slot, header.pid_ns)) {
             let key = Key { tgid: header.tgid, started_ns: header.started_ns };
             let named = self.named((header.slot, header.epoch), key, header.time_ns);
-            self.logs.publish(Log::executed(event, named));
+            self.logs.queue(Log::executed(&header, lost_before, named));
         }
     }
 
@@ -83,14 +91,15 @@ impl Teller {
     }
 
     /// Passes an access on.
-    pub(super) fn access(&mut self, event: &AccessEvent) {
+    pub(super) fn access(&mut self, event: AccessEvent, now: Instant) {
+        let event = Arc::new(event);
         let header = &event.header;
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
         let named = self.named((header.slot, header.epoch), key, header.time_ns);
-        let log = Log::accessed(event, named);
+        let log = Log::accessed(&event, named);
         self.tally.count(&log);
-        self.repeats.note(event, Instant::now());
-        self.accesses.publish(log);
+        self.repeats.note(event, now);
+        self.accesses.queue(log);
     }
 
     /// The ring of accesses is read from now on.
@@ -112,12 +121,12 @@ impl Teller {
     /// within a window of that.
     pub(super) fn repeat(&mut self) -> bool {
         let Some((repeat, event)) = self.repeats.next() else { return false };
-        let mut event = event.unwrap_or_else(|| self.forgotten(&repeat));
+        let mut event = event.map_or_else(|| self.forgotten(&repeat), Arc::unwrap_or_clone);
         (event.header.repeats, event.lost_before) = (repeat.repeats, 0);
         let header = &event.header;
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
         let named = self.named((header.slot, header.epoch), key, header.time_ns);
-        self.accesses.publish(Log::repeated(&event, named));
+        self.accesses.queue(Log::repeated(&event, named));
         true
     }
 
@@ -189,8 +198,6 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use portcullis_enforcer::StateDir;
 
     use super::*;
@@ -212,13 +219,13 @@ mod tests {
         let mut event = fake::exec();
         event.lost_before = 1;
         teller.looked = Some(Instant::now());
-        teller.process(&event);
+        teller.process(event.clone());
         teller.looked = Instant::now().checked_sub(LOOK_AGAIN);
         event.lost_before = 0;
-        teller.process(&event);
+        teller.process(event.clone());
         assert!(!is_known(), "not so soon again, and not without a loss");
         event.lost_before = 1;
-        teller.process(&event);
+        teller.process(event.clone());
         let since = Instant::now();
         while !is_known() {
             assert!(since.elapsed() < SOON, "nobody looked");

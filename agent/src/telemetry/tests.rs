@@ -157,8 +157,9 @@ fn an_alert_is_explained_by_what_is_in_the_other_ring_already() {
     assert!(pump.turn(), "there may be more");
     assert!(!pump.turn());
     let facts = facts(&place.telemetry).remove(0).unwrap();
-    assert_eq!((facts.exe.as_deref(), facts.cwd.as_deref()), (Some("/bin/cat"), Some("/")));
-    assert_eq!(facts.args.unwrap(), ["cat", "/etc/shadow"]);
+    let program = facts.program.unwrap();
+    assert_eq!((program.exe(), program.cwd()), (Some("/bin/cat"), Some("/")));
+    assert_eq!(program.args().unwrap().collect::<Vec<_>>(), ["cat", "/etc/shadow"]);
 }
 
 #[test]
