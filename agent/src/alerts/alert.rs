@@ -13,6 +13,7 @@ use super::fanout::Item;
 use super::format::{FORMATS, Format, Renderings, json_bytes};
 use super::line::{Container, Line};
 use super::process::ProcessFacts;
+use super::turns::Owner;
 use crate::control::EventFormat;
 use crate::kubearmor::{self, Host};
 use crate::ocsf;
@@ -28,6 +29,7 @@ pub struct Alert {
     /// [`abi::Event::arg`]
     pub(crate) arg: [u32; 3],
     pub(crate) host: Arc<Host>,
+    owner: Owner,
     bytes: usize,
     renderings: Renderings,
 }
@@ -52,6 +54,7 @@ impl Alert {
             spared,
             arg: event.header.arg,
             host,
+            owner: Owner(event.header.slot, event.header.epoch),
             bytes: 0,
             renderings: Renderings::default(),
         };
@@ -105,6 +108,10 @@ impl Item for Alert {
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
     }
 }
 

@@ -1,13 +1,15 @@
 //! One stream of alerts, or of the agent's messages, to many readers.
 //!
-//! Each reader has a bounded queue. One that is too slow loses its oldest items and is told how many; nobody waits for it, least
-//! of all the reader of the kernel's ring. What comes while nobody listens is kept, also within bounds, and goes to the next who
+//! Each reader has a bounded queue. One that is too slow loses old items and is told how many; nobody waits for it, least
+//! of all the reader of the kernel's ring. Containers take turns in it, and what is lost is lost of those who have the most there. What comes while nobody listens is kept, also within bounds, and goes to the next who
 //! does: the agent may run or not, `portcullis events` shows what happened just before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+use super::turns::{Owner, Turns};
 
 /// What goes out.
 pub(crate) trait Item: Send + Sync + 'static {
@@ -16,6 +18,11 @@ pub(crate) trait Item: Send + Sync + 'static {
 
     /// What it takes, always the same: it is added when the item is queued and subtracted when it is taken.
     fn bytes(&self) -> usize;
+
+    /// Whose it is. By default all are of one.
+    fn owner(&self) -> Owner {
+        Owner::default()
+    }
 }
 
 /// What a reader gets next.
@@ -27,31 +34,29 @@ pub(crate) enum Next<T> {
     Lost(u64),
 }
 
-/// A bounded queue: the newest that fit.
+/// A bounded queue: the newest that fit, in equal shares where there are too many.
 #[derive(Debug)]
 struct Queue<T> {
-    items: VecDeque<Arc<T>>,
-    bytes: usize,
+    items: Turns<Arc<T>>,
     lost: u64,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Queue<T> {
-        Queue { items: VecDeque::new(), bytes: 0, lost: 0 }
+        Queue { items: Turns::default(), lost: 0 }
     }
 }
 
 impl<T: Item> Queue<T> {
     /// How many had to go for it.
     fn push(&mut self, item: Arc<T>) -> u64 {
-        let before = self.lost;
-        self.bytes += item.bytes();
-        self.items.push_back(item);
-        while self.bytes > T::MAX_QUEUED_BYTES && self.items.len() > 1 {
-            if let Some(oldest) = self.items.pop_front() {
-                self.bytes -= oldest.bytes();
-                self.lost += 1;
+        let (before, owner, bytes) = (self.lost, item.owner(), item.bytes());
+        self.items.push(owner, item, bytes);
+        while self.items.bytes() > T::MAX_QUEUED_BYTES && self.items.len() > 1 {
+            if self.items.displace(owner).is_none() {
+                break;
             }
+            self.lost += 1;
         }
         self.lost - before
     }
@@ -60,9 +65,7 @@ impl<T: Item> Queue<T> {
         if self.lost > 0 {
             return Some(Next::Lost(std::mem::take(&mut self.lost)));
         }
-        let item = self.items.pop_front()?;
-        self.bytes -= item.bytes();
-        Some(Next::Item(item))
+        self.items.pop().map(Next::Item)
     }
 }
 

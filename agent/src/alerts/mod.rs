@@ -11,6 +11,7 @@ pub(crate) mod format;
 pub mod line;
 mod names;
 pub(crate) mod process;
+pub(crate) mod turns;
 
 pub use self::alert::Alert;
 pub use self::filter::{Filter, Verdict};

@@ -25,6 +25,7 @@ use crate::alerts::ProcessFacts;
 use crate::alerts::fanout::Item;
 use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes};
 use crate::alerts::line::Container;
+use crate::alerts::turns::Owner;
 use crate::control::EventFormat;
 use crate::kubearmor::{self, Host};
 use crate::ocsf;
@@ -43,6 +44,7 @@ pub struct Log {
     /// It is no container's.
     pub(crate) is_of_host: bool,
     pub(crate) host: Arc<Host>,
+    owner: Owner,
     bytes: usize,
     renderings: Renderings,
 }
@@ -60,7 +62,8 @@ impl Log {
     pub(crate) fn executed(event: &ProcessEvent, named: Named) -> Log {
         let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
         let Named { time, container, process, host } = named;
-        Log::new(Line::executed(event, time, container, process), time, is_of_host, host)
+        let owner = Owner(event.header.slot, event.header.epoch);
+        Log::new(Line::executed(event, time, container, process), time, (is_of_host, owner), host)
     }
 
     /// An access.
@@ -76,13 +79,14 @@ impl Log {
     fn of_access(event: &AccessEvent, named: Named, tell: impl FnOnce(Line) -> Line) -> Log {
         let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
         let Named { time, container, process, host } = named;
-        Log::new(tell(Line::accessed(event, time, container, process)), time, is_of_host, host)
+        let owner = Owner(event.header.slot, event.header.epoch);
+        Log::new(tell(Line::accessed(event, time, container, process)), time, (is_of_host, owner), host)
     }
 
-    fn new(line: Line, time: SystemTime, is_of_host: bool, host: Arc<Host>) -> Log {
+    fn new(line: Line, time: SystemTime, (is_of_host, owner): (bool, Owner), host: Arc<Host>) -> Log {
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        let mut log = Log { line, seconds, is_of_host, host, bytes: 0, renderings: Renderings::default() };
+        let mut log = Log { line, seconds, is_of_host, host, owner, bytes: 0, renderings: Renderings::default() };
         log.bytes = log.account();
         log
     }
@@ -125,6 +129,10 @@ impl Item for Log {
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
     }
 }
 
