@@ -18,8 +18,10 @@ use super::ring::{Ring, Source};
 use super::teller::Teller;
 use crate::alerts::turns::{Owner, Turns};
 
-/// How long one wait lasts at most; then the clocks are compared anew.
+/// How long one wait lasts at most.
 const TICK: Duration = Duration::from_secs(600);
+/// How soon the clocks are compared anew: whoever sets the wall clock finds it in what is told from then on.
+const COMPARE: Duration = Duration::from_secs(1);
 /// Most events of processes that are read before one alert. Each takes microseconds, and the ring holds about 10,000: what is left
 /// behind, the next alerts make up for.
 pub(super) const MAX_PER_ALERT: usize = 4096;
@@ -70,7 +72,7 @@ where
         let mut compared = Instant::now();
         loop {
             self.open();
-            if compared.elapsed() >= TICK {
+            if compared.elapsed() >= COMPARE {
                 self.teller.compare_clocks();
                 compared = Instant::now();
             }
