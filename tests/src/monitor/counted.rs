@@ -14,6 +14,8 @@ use crate::{Failure, Result};
 
 /// Lines of what is over are there within this, under emulation too.
 const QUIET: Duration = Duration::from_millis(1000);
+/// How long it is read on where something is missing.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A storm is told within this.
 const STORM_LIMIT: Duration = Duration::from_secs(300);
 
@@ -120,6 +122,16 @@ impl Passed {
         })
     }
 
+    /// Whether lines have all that came since then, as far as it was not lost on the way to their reader.
+    pub(super) fn is_read(guest: &Guest, before: Passed, lines: &[Read]) -> Result<bool> {
+        let now = Passed::now(guest)?.since(before);
+        let read = |is_it: fn(&Read) -> bool| lines.iter().filter(|read| is_it(read)).count() as u64;
+        // Among the accesses that were lost may be lines about repeats, which are none of those that came.
+        Ok(now.alerts <= read(Read::is_alert) + now.alerts_unread
+            && now.executions <= read(Read::is_execution) + now.executions_unread
+            && now.accesses <= read(Read::is_access) + now.accesses_unread)
+    }
+
     /// What came since then.
     pub(super) fn since(self, before: Passed) -> Passed {
         Passed {
@@ -192,6 +204,15 @@ pub(super) fn read(reader: &mut Dialogue) -> Result<Vec<Read>> {
         Err(_) => Err(Failure::Answer { what: "portcullis events".to_owned(), text }),
     };
     raw.into_iter().map(parse).collect()
+}
+
+/// The same until it is enough, or has not become so for long: on a busy machine a reader may be silent with more to come.
+pub(super) fn read_until(reader: &mut Dialogue, is_enough: impl Fn(&[Read]) -> Result<bool>) -> Result<Vec<Read>> {
+    let (mut all, since) = (read(reader)?, Instant::now());
+    while !is_enough(&all)? && since.elapsed() < PATIENCE {
+        all.extend(read(reader)?);
+    }
+    Ok(all)
 }
 
 /// The same of a reader whose agent has ended, to its own end.

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::agent::ready;
-use super::counted::{Counted, Passed, Read, read, read_to_the_end};
+use super::counted::{Counted, Passed, Read, read, read_to_the_end, read_until};
 use super::storms::{Arena, bundle, order};
 use crate::guest::{self, COMMAND_LIMIT, Guest};
 use crate::process::{self, Dialogue};
@@ -85,14 +85,14 @@ fn short_lives(guest: &Guest, root: &Path, arena: &mut Arena) -> Outcome {
 fn numbers_again(guest: &Guest, arena: &mut Arena) -> Outcome {
     let before = fs::read_to_string(PID_MAX).map_err(|source| Failure::io(PID_MAX, source))?;
     let (many, few) = if guest.ci { (180, 8) } else { (2_500, 50) };
-    let (counted, passed) = (Counted::now()?, Passed::now(guest)?);
+    let (counted, before_it) = (Counted::now()?, Passed::now(guest)?);
     guest::write(Path::new(PID_MAX), FEW_PIDS.as_bytes())?;
     arena.begin(&order(("exec", "/srv/tiny"), many, 0), &order(("exec", "/srv/tiny"), few, 20_000))?;
     let done = arena.end();
     guest::write(Path::new(PID_MAX), before.trim().as_bytes())?;
     done?;
-    let lines = read(&mut arena.reader)?;
-    let (counted, passed) = (Counted::now()?.since(counted), Passed::now(guest)?.since(passed));
+    let lines = read_until(&mut arena.reader, |lines| Passed::is_read(guest, before_it, lines))?;
+    let (counted, passed) = (Counted::now()?.since(counted), Passed::now(guest)?.since(before_it));
     let executions: Vec<&Read> = lines.iter().filter(|read| read.is_execution()).collect();
     let (mut pids, mut ids) = (HashMap::<u64, u64>::new(), HashSet::new());
     let mut wrong = Vec::new();
@@ -179,21 +179,21 @@ fn clock_is_set(guest: &Guest, arena: &mut Arena) -> Outcome {
         let to = if forward { now + STEP } else { now - STEP };
         process::must(Command::new("date").arg("-s").arg(format!("@{}", to.as_secs())), b"", COMMAND_LIMIT).map(drop)
     };
-    let (counted, passed) = (Counted::now()?, Passed::now(guest)?);
+    let (counted, before) = (Counted::now()?, Passed::now(guest)?);
     arena.begin(&order(("open", "/srv/secret"), 2_000, 500), &order(("open", "/srv/secret"), 20, 25_000))?;
     std::thread::sleep(Duration::from_millis(200));
     set(true)?;
     let done = arena.end();
     // By then the agent has looked at the clock, with the first event after a second.
     std::thread::sleep(Duration::from_millis(1_500));
-    let lines = read(&mut arena.reader)?;
+    let lines = read_until(&mut arena.reader, |lines| Passed::is_read(guest, before, lines))?;
     arena.begin(&order(("open", "/srv/secret"), 1, 0), &order(("open", "/srv/secret"), 1, 0))?;
     arena.end()?;
     let last = read(&mut arena.reader)?;
     let now = SystemTime::now();
     set(false)?;
     done?;
-    let (counted, passed) = (Counted::now()?.since(counted), Passed::now(guest)?.since(passed));
+    let (counted, passed) = (Counted::now()?.since(counted), Passed::now(guest)?.since(before));
     let far = |read: &Read| {
         let raised = read.line["time"].as_str().and_then(|time| humantime::parse_rfc3339(time).ok());
         raised.is_none_or(|raised| now.duration_since(raised).unwrap_or_else(|error| error.duration()) > NEAR)
@@ -222,7 +222,8 @@ fn restarted(guest: &Guest, arena: &mut Arena, agent: &mut Dialogue, signal: Sig
     let is_ready = ready(guest, agent)?;
     arena.reader = Dialogue::start(guest.command().args(["events", "--class", "all"]))?;
     arena.end()?;
-    lines.extend(read(&mut arena.reader)?);
+    // All that this agent has was raised since it came, or waited for it.
+    lines.extend(read_until(&mut arena.reader, |lines| Passed::is_read(guest, Passed::default(), lines))?);
     let counted = Counted::now()?.since(counted);
     let mut numbers: Vec<(u64, u64)> = lines
         .iter()

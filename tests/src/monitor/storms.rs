@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::agent::ready;
-use super::counted::{Counted, Passed, Read, read};
+use super::counted::{Counted, Passed, Read, read, read_until};
 use super::odd;
 use crate::bundle::Bundle;
 use crate::guest::{self, COMMAND_LIMIT, Guest};
@@ -261,12 +261,12 @@ pub(super) fn order((op, argument): (&str, &str), count: u64, pause_us: u64) -> 
 
 impl Storm {
     fn run(&self, guest: &Guest, arena: &mut Arena, many: u64) -> Result<std::result::Result<(), String>> {
-        let (passed, counted) = (Passed::now(guest)?, Counted::now()?);
+        let (before, counted) = (Passed::now(guest)?, Counted::now()?);
         arena.begin(&order(self.flood, many, self.pause_us), &order(self.quiet, FEW, PAUSE_US))?;
         let (flood, quiet) = arena.end()?;
         let counted = Counted::now()?.since(counted);
-        let lines = read(&mut arena.reader)?;
-        let passed = Passed::now(guest)?.since(passed);
+        let lines = read_until(&mut arena.reader, |lines| Passed::is_read(guest, before, lines))?;
+        let passed = Passed::now(guest)?.since(before);
         let sum = |of: fn(&Each) -> u64| many * of(&self.each_of_flood) + QUIET_ONES as u64 * FEW * of(&self.each);
         let expected = Each {
             blocked: sum(|each| each.blocked),
