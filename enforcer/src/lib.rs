@@ -28,6 +28,7 @@ mod sets;
 mod slots;
 mod state;
 mod tables;
+mod tenants;
 pub mod unknown;
 
 pub use backend::{BackendChoice, Chosen, Reason};
@@ -43,4 +44,5 @@ pub use plan::{Container, Enforce, Plan, Starting, Target};
 pub use policy_dir::{MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies, PolicyDir, Problem};
 pub use root::ContainerRoot;
 pub use state::{Confinement, ContainerRecord, Earlier, StateDir, Unprotected, hex};
+pub use tenants::Tenants;
 pub use unknown::Missing;

@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -239,13 +240,35 @@ impl StateDir {
     /// If the records cannot be listed.
     pub fn tenant(&self, slot: u32, epoch: u32) -> Result<Option<ContainerRecord>, Error> {
         let tenant = self.containers()?.into_iter().find(|record| record.slot == slot && record.epoch == epoch);
-        if tenant.is_some() {
-            return Ok(tenant);
-        }
+        if tenant.is_some() { Ok(tenant) } else { self.departed(slot, epoch) }
+    }
+
+    /// The one that had it and is armed no more.
+    pub(crate) fn departed(&self, slot: u32, epoch: u32) -> Result<Option<ContainerRecord>, Error> {
         let directory = self.root.join("departed");
         let ending = format!("-{slot}-{epoch}.json");
         let names = files::list(&directory, MAX_RECORDS)?;
         names.iter().find(|name| name.ends_with(&ending)).map_or(Ok(None), |name| read_json(&directory.join(name)))
+    }
+
+    /// The ids of the containers that have a record, with the inode of its file: another one is another record.
+    pub(crate) fn container_files(&self) -> Result<Vec<(String, u64)>, Error> {
+        let path = self.root.join("containers");
+        let failed = |source: std::io::Error| Error::file("list", &path, source);
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut files = Vec::new();
+        for entry in entries.take(MAX_RECORDS) {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")).filter(|id| !id.starts_with('.')) {
+                files.push((id.to_owned(), entry.ino()));
+            }
+        }
+        Ok(files)
     }
 
     /// The rules that are armed for a container.

@@ -9,11 +9,14 @@
  * With OPS_PROFILE set it first changes to that AppArmor profile. The kernel lets nobody but the opener write to the file.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -78,6 +81,26 @@ static void create_unlink(void)
 	close(fd);
 	if (unlink(fresh))
 		fail("unlink");
+}
+
+/* A datagram socket and its peer: nothing is sent, and nobody needs to be there. */
+static void connect_loopback(void)
+{
+	struct sockaddr_in in = {
+		.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)
+	};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (struct sockaddr *)&in, sizeof(in)))
+		fail("connect");
+	close(fd);
+}
+
+/* The shortest call that asks for a capability and changes nothing. */
+static void capable(void)
+{
+	if (chroot("/"))
+		fail("chroot");
 }
 
 static void fork_exec(void)
@@ -167,6 +190,8 @@ int main(int argc, char **argv)
 	tell("write1", write1, BATCH);
 	tell("stat64", stat_long, BATCH);
 	tell("create_unlink", create_unlink, BATCH);
+	tell("connect", connect_loopback, BATCH);
+	tell("capable", capable, BATCH);
 	tell("fork_exec", fork_exec, 4);
 	return 0;
 }

@@ -10,6 +10,7 @@
  *                                       the subject: performs OP as UID (-1: as it is) and writes "ERRNO STEP" to FD.
  *   portcullis-probe --chroot DIR ...   enters DIR first.
  *   portcullis-probe --tiny FILE        writes the smallest program there is
+ *   portcullis-probe --storm            does operations again and again, see storm.c
  *   portcullis-probe OP ARGUMENT...     by hand: performs OP and prints the JSON line.
  *
  * The subject is executed, and not only forked, because a rule's source is an executable. An execution that succeeds
@@ -214,6 +215,8 @@ int main(int argc, char **argv)
 		return 2;
 	if (!strcmp(args[0], "--drive"))
 		return drive();
+	if (!strcmp(args[0], "--storm"))
+		return do_storms();
 	if (!strcmp(args[0], "--noop"))
 		return 0;
 	if (!strcmp(args[0], "--tiny") && n == 2)

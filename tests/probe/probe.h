@@ -18,4 +18,7 @@ struct outcome do_socket(const char *op, char **args, int n, int *known);
 struct outcome do_call(const char *op, char **args, int n, int *known);
 struct outcome do_capability(const char *op, char **args, int n, int *known);
 
+/* Reads what to do again and again from stdin. Returns the exit code. */
+int do_storms(void);
+
 #endif

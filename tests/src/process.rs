@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal};
 
@@ -147,7 +147,8 @@ pub(crate) trait Talk {
 pub(crate) struct Dialogue {
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
+    /// Each with the time when it was read.
+    lines: Receiver<(SystemTime, String)>,
     what: String,
     errors: PathBuf,
 }
@@ -174,7 +175,7 @@ impl Dialogue {
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
-                    if sender.send(line).is_err() {
+                    if sender.send((SystemTime::now(), line)).is_err() {
                         break;
                     }
                 }
@@ -195,7 +196,16 @@ impl Dialogue {
 
     /// Every line that is there already.
     pub(crate) fn pending(&mut self) -> Vec<String> {
-        self.lines.try_iter().collect()
+        self.lines.try_iter().map(|(_, line)| line).collect()
+    }
+
+    /// The next line, and when it was read.
+    pub(crate) fn stamped_line(&mut self, limit: Duration) -> Result<(SystemTime, String)> {
+        match self.lines.recv_timeout(limit) {
+            Ok(line) => Ok(line),
+            Err(RecvTimeoutError::Timeout) => Err(Failure::Timeout { what: self.what.clone(), limit }),
+            Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
+        }
     }
 
     /// Whether the child still runs.
@@ -240,11 +250,7 @@ impl Talk for Dialogue {
     }
 
     fn line(&mut self, limit: Duration) -> Result<String> {
-        match self.lines.recv_timeout(limit) {
-            Ok(line) => Ok(line),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::Timeout { what: self.what.clone(), limit }),
-            Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
-        }
+        self.stamped_line(limit).map(|(_, line)| line)
     }
 }
 

@@ -13,6 +13,7 @@ use super::fanout::Item;
 use super::format::{FORMATS, Format, Renderings, json_bytes};
 use super::line::{Container, Line};
 use super::process::ProcessFacts;
+use super::turns::Owner;
 use crate::control::EventFormat;
 use crate::json;
 use crate::kubearmor::{self, Host};
@@ -27,6 +28,7 @@ pub struct Alert {
     /// [`abi::Event::arg`]
     pub(crate) arg: [u32; 3],
     pub(crate) host: Arc<Host>,
+    owner: Owner,
     bytes: usize,
     renderings: Renderings,
 }
@@ -44,7 +46,15 @@ impl Alert {
         let rule = rules.and_then(|rules| rules.rules.get(event.header.rule as usize)).map(Arc::clone);
         let line = Line::new(event, time, rule, container, process);
         let spared = event.header.verdict == abi::AUDIT && would_deny(&line, rules);
-        let mut alert = Alert { line, spared, arg: event.header.arg, host, bytes: 0, renderings: Renderings::default() };
+        let mut alert = Alert {
+            line,
+            spared,
+            arg: event.header.arg,
+            host,
+            owner: Owner(event.header.slot, event.header.epoch),
+            bytes: 0,
+            renderings: Renderings::default(),
+        };
         alert.bytes = alert.account();
         alert
     }
@@ -110,6 +120,10 @@ impl Item for Alert {
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
     }
 }
 

@@ -1,13 +1,16 @@
 //! One stream of alerts, or of the agent's messages, to many readers.
 //!
-//! Each reader has a bounded queue. One that is too slow loses its oldest items and is told how many; nobody waits for it, least
-//! of all the reader of the kernel's ring. What comes while nobody listens is kept, also within bounds, and goes to the next who
-//! does: the agent may run or not, `portcullis events` shows what happened just before.
+//! Each reader has a bounded queue. One that is too slow loses old items and is told how many; nobody waits for it, least
+//! of all the reader of the kernel's ring. Containers take turns in it, and what is lost is lost of those who have the most there. What
+//! comes while nobody listens is kept, also within bounds, and goes to the next who does: the agent may run or not, `portcullis events`
+//! shows what happened just before.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+use super::turns::{Owner, Turns};
 
 /// What goes out.
 pub(crate) trait Item: Send + Sync + 'static {
@@ -16,6 +19,11 @@ pub(crate) trait Item: Send + Sync + 'static {
 
     /// What it takes, always the same: it is added when the item is queued and subtracted when it is taken.
     fn bytes(&self) -> usize;
+
+    /// Whose it is. By default all are of one.
+    fn owner(&self) -> Owner {
+        Owner::default()
+    }
 }
 
 /// How much a reader takes at once at most, so that it and who publishes do not meet for each item.
@@ -32,31 +40,29 @@ pub(crate) enum Next<T> {
     Lost(u64),
 }
 
-/// A bounded queue: the newest that fit.
+/// A bounded queue: the newest that fit, in equal shares where there are too many.
 #[derive(Debug)]
 struct Queue<T> {
-    items: VecDeque<Arc<T>>,
-    bytes: usize,
+    items: Turns<Arc<T>>,
     lost: u64,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Queue<T> {
-        Queue { items: VecDeque::new(), bytes: 0, lost: 0 }
+        Queue { items: Turns::default(), lost: 0 }
     }
 }
 
 impl<T: Item> Queue<T> {
     /// How many had to go for it.
     fn push(&mut self, item: Arc<T>) -> u64 {
-        let before = self.lost;
-        self.bytes += item.bytes();
-        self.items.push_back(item);
-        while self.bytes > T::MAX_QUEUED_BYTES && self.items.len() > 1 {
-            if let Some(oldest) = self.items.pop_front() {
-                self.bytes -= oldest.bytes();
-                self.lost += 1;
+        let (before, owner, bytes) = (self.lost, item.owner(), item.bytes());
+        self.items.push(owner, item, bytes);
+        while self.items.bytes() > T::MAX_QUEUED_BYTES && self.items.len() > 1 {
+            if self.items.displace(owner).is_none() {
+                break;
             }
+            self.lost += 1;
         }
         self.lost - before
     }
@@ -69,12 +75,11 @@ impl<T: Item> Queue<T> {
         let mut bytes = 0;
         while taken.len() < TAKEN
             && bytes < TAKEN_BYTES
-            && let Some(item) = self.items.pop_front()
+            && let Some(item) = self.items.pop()
         {
             bytes += item.bytes();
             taken.push_back(Next::Item(item));
         }
-        self.bytes -= bytes;
     }
 
     /// Puts what was taken back to where it was.
@@ -82,8 +87,8 @@ impl<T: Item> Queue<T> {
         for next in taken.into_iter().rev() {
             match next {
                 Next::Item(item) => {
-                    self.bytes += item.bytes();
-                    self.items.push_front(item);
+                    let (owner, bytes) = (item.owner(), item.bytes());
+                    self.items.put_back(owner, item, bytes);
                 }
                 Next::Lost(lost) => self.lost += lost,
             }

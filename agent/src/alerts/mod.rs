@@ -12,6 +12,7 @@ pub mod line;
 mod names;
 pub(crate) mod process;
 mod text;
+pub(crate) mod turns;
 
 pub use self::alert::Alert;
 pub use self::filter::{Filter, Verdict};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_ebpf::Event;
-use portcullis_enforcer::{ContainerRecord, Error, StateDir};
+use portcullis_enforcer::{ContainerRecord, Error, StateDir, Tenants};
 use portcullis_policy::meaning::RuleSet;
 
 use super::alert::Alert;
@@ -15,7 +15,7 @@ use crate::kubearmor::Host;
 
 /// Containers and rules by the numbers of the kernel.
 pub struct Names {
-    state: StateDir,
+    tenants: Tenants,
     host: Arc<Host>,
     known: HashMap<Tenant, Arc<Named>>,
     unknown: HashMap<Tenant, Instant>,
@@ -51,7 +51,7 @@ impl Names {
     #[must_use]
     pub fn new(state: StateDir, host: Host) -> Names {
         Names {
-            state,
+            tenants: Tenants::of(state),
             host: Arc::new(host),
             known: HashMap::new(),
             unknown: HashMap::new(),
@@ -72,7 +72,7 @@ impl Names {
         {
             return Ok(found.clone());
         }
-        let found = self.state.tenant(slot, epoch)?.map(|record| Arc::new(Container::of(&record)));
+        let found = self.tenants.find(slot, epoch)?.map(|record| Arc::new(Container::of(&record)));
         if self.labels.len() >= MAX_KNOWN {
             self.labels.clear();
         }
@@ -100,13 +100,13 @@ impl Names {
     }
 
     fn look_up(&mut self, (slot, epoch, generation): Tenant) -> Result<Option<Arc<Named>>, Error> {
-        let Some(mut record) = self.state.tenant(slot, epoch)? else { return Ok(None) };
+        let Some(mut record) = self.tenants.find(slot, epoch)? else { return Ok(None) };
         for _ in 0..RECORD_LOOKS {
             if generation <= record.generation {
                 break;
             }
             std::thread::sleep(RECORD_PATIENCE);
-            match self.state.tenant(slot, epoch)? {
+            match self.tenants.find(slot, epoch)? {
                 Some(newer) => record = newer,
                 None => break,
             }
@@ -125,7 +125,7 @@ impl Names {
         if let Some(rules) = self.sets.get(hash) {
             return Ok(Arc::clone(rules));
         }
-        let rules = Arc::new(self.state.rules_in(record, generation)?.unwrap_or_default());
+        let rules = Arc::new(self.tenants.state().rules_in(record, generation)?.unwrap_or_default());
         if self.sets.len() >= MAX_SETS {
             self.sets.clear();
         }

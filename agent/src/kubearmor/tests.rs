@@ -11,8 +11,8 @@ use super::*;
 use crate::alerts;
 use crate::alerts::line::Container;
 use crate::alerts::{Format, ParentFacts, ProcessFacts, Program, Short};
-use crate::json::line;
 use crate::fake;
+use crate::json::line;
 
 const SCHEMA: &str = include_str!("../../proto/feeder.proto");
 

@@ -24,6 +24,7 @@ use crate::alerts::ProcessFacts;
 use crate::alerts::fanout::Item;
 use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes};
 use crate::alerts::line::Container;
+use crate::alerts::turns::Owner;
 use crate::control::EventFormat;
 use crate::json;
 use crate::kubearmor::{self, Host};
@@ -41,6 +42,7 @@ pub struct Log {
     /// It is no container's.
     pub(crate) is_of_host: bool,
     pub(crate) host: Arc<Host>,
+    owner: Owner,
     bytes: usize,
     renderings: Renderings,
 }
@@ -58,7 +60,8 @@ impl Log {
     pub(crate) fn executed(header: &abi::Process, lost_before: u64, named: Named) -> Log {
         let is_of_host = !is_contained(header.slot, header.pid_ns);
         let Named { time, container, process, host } = named;
-        Log::new(Line::executed(header, lost_before, time, container, process), is_of_host, host)
+        let owner = Owner(header.slot, header.epoch);
+        Log::new(Line::executed(header, lost_before, time, container, process), is_of_host, owner, host)
     }
 
     /// An access.
@@ -74,11 +77,12 @@ impl Log {
     fn of_access(event: &AccessEvent, named: Named, tell: impl FnOnce(Line) -> Line) -> Log {
         let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
         let Named { time, container, process, host } = named;
-        Log::new(tell(Line::accessed(event, time, container, process)), is_of_host, host)
+        let owner = Owner(event.header.slot, event.header.epoch);
+        Log::new(tell(Line::accessed(event, time, container, process)), is_of_host, owner, host)
     }
 
-    fn new(line: Line, is_of_host: bool, host: Arc<Host>) -> Log {
-        let mut log = Log { line, is_of_host, host, bytes: 0, renderings: Renderings::default() };
+    fn new(line: Line, is_of_host: bool, owner: Owner, host: Arc<Host>) -> Log {
+        let mut log = Log { line, is_of_host, host, owner, bytes: 0, renderings: Renderings::default() };
         log.bytes = log.account();
         log
     }
@@ -136,6 +140,10 @@ impl Item for Log {
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! What an alert or an access says of its process comes from events of another ring, which may be read later than they happened. So
 //! whatever is in that ring is read before either is named, within a limit.
+//!
+//! Alerts are taken from their ring sooner than they can be named, and containers take turns from there on: one that floods is behind
+//! itself, and delays the others by no more than it takes to look through what it has put into the ring.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +16,21 @@ use tracing::warn;
 
 use super::ring::{Ring, Source};
 use super::teller::Teller;
+use crate::alerts::turns::{Owner, Turns};
 
-/// How long one wait lasts at most; then the clocks are compared anew.
+/// How long one wait lasts at most.
 const TICK: Duration = Duration::from_secs(600);
+/// How soon the clocks are compared anew: whoever sets the wall clock finds it in what is told from then on.
+const COMPARE: Duration = Duration::from_secs(1);
 /// Most events of processes that are read before one alert. Each takes microseconds, and the ring holds about 10,000: what is left
 /// behind, the next alerts make up for.
 pub(super) const MAX_PER_ALERT: usize = 4096;
+/// Most alerts that are taken before some are named. To take one is to copy it.
+pub(super) const MAX_TAKEN: usize = 1024;
+/// What alerts that are taken and not named may take in memory: more than the ring holds. What does not fit stays there.
+const MAX_WAITING_BYTES: usize = 4 << 20;
+/// Most alerts that are told before accesses are: one of a container must not wait for 64 of them after each of another's.
+const MAX_ALERTS: usize = 64;
 /// Most accesses that are told between two alerts, and most events that are told before their readers are woken: each takes some
 /// microseconds.
 pub(super) const MAX_ACCESSES: usize = 64;
@@ -35,6 +47,8 @@ pub(super) struct Pump<A, P, X> {
     processes: Option<Source<P>>,
     accesses: Option<Source<X>>,
     teller: Teller,
+    /// Alerts that have been taken and not told yet.
+    waiting: Turns<Event>,
     /// Accesses that have been taken and not told yet.
     taken: Vec<AccessEvent>,
 }
@@ -51,7 +65,7 @@ where
         accesses: Option<Source<X>>,
         teller: Teller,
     ) -> Pump<A, P, X> {
-        Pump { alerts, processes, accesses, teller, taken: Vec::with_capacity(MAX_ACCESSES) }
+        Pump { alerts, processes, accesses, teller, waiting: Turns::default(), taken: Vec::with_capacity(MAX_ACCESSES) }
     }
 
     /// Works for as long as this process lives.
@@ -59,7 +73,7 @@ where
         let mut compared = Instant::now();
         loop {
             self.open();
-            if compared.elapsed() >= TICK {
+            if compared.elapsed() >= COMPARE {
                 self.teller.compare_clocks();
                 compared = Instant::now();
             }
@@ -98,22 +112,28 @@ where
         self.teller.look_for_repeats(now);
     }
 
-    /// One alert, some accesses, and the events that may explain them. Whether there may be more to do.
+    /// Some alerts, some accesses, and the events that may explain them. Whether there may be more to do.
     pub(super) fn turn(&mut self) -> bool {
         // What is taken now was raised before the events that are read next, and can be explained by those.
-        let alert = self.alerts.take();
+        for _ in 0..MAX_TAKEN {
+            if self.waiting.bytes() >= MAX_WAITING_BYTES {
+                break;
+            }
+            let Some(alert) = self.alerts.take() else { break };
+            let bytes = size_of::<Event>() + alert.path.len();
+            self.waiting.push(Owner(alert.header.slot, alert.header.epoch), alert, bytes);
+        }
         let accesses = self.accesses.iter_mut().flat_map(|source| std::iter::from_fn(|| source.take()));
         self.taken.extend(accesses.take(MAX_ACCESSES));
         let is_behind = self.read_processes();
-        if let Some(alert) = &alert {
-            self.teller.alert(alert);
-        }
+        let alerts = (0..MAX_ALERTS).map_while(|_| self.waiting.pop());
+        let told = alerts.map(|alert| self.teller.alert(&alert)).count();
         let is_told = !self.taken.is_empty();
         let now = Instant::now();
         self.taken.drain(..).for_each(|event| self.teller.access(event, now));
         let is_repeated = (0..MAX_REPEATS).take_while(|_| self.teller.repeat()).count() > 0;
         self.teller.wake_readers();
-        alert.is_some() || is_behind || is_told || is_repeated
+        told > 0 || is_behind || is_told || is_repeated
     }
 
     /// Reads events of processes. Whether there may be more.

@@ -258,6 +258,41 @@ fn an_access_says_who_it_was_by_what_is_in_the_other_ring_already() {
     assert_eq!((&told["process"]["pid"], &told["process"]["exe"]), (&99.into(), &serde_json::Value::Null), "nobody knows");
 }
 
+/// Ten alerts of another container come behind as many as the kernel's ring holds, and the reader reads nothing meanwhile.
+#[test]
+fn a_flood_of_one_container_neither_delays_nor_displaces_the_alerts_of_another() {
+    const FLOOD: usize = 14_000;
+    const FEW: usize = 10;
+    let mut place = place(Visibility::default());
+    let mut pump = place.pump();
+    let (slow, quick) = (place.telemetry.alerts.subscribe(), place.telemetry.alerts.subscribe());
+    for number in 0..FLOOD + FEW {
+        let mut event = fake::event(number as u64, b"/etc/shadow");
+        (event.header.slot, event.header.tgid) = if number < FLOOD { (1, 1) } else { (2, 2) };
+        place.alerts.lock().unwrap().push_back(Ok(event));
+    }
+    let looked = (FLOOD + FEW).div_ceil(pump::MAX_TAKEN);
+    (0..=looked).for_each(|_| assert!(pump.turn()));
+    let told = all(&quick);
+    assert_eq!(told.iter().filter(|alert| alert.line.process.pid == 2).count(), FEW, "of {} that were told", told.len());
+    assert!(told.len() < FLOOD / 10, "{} were told meanwhile", told.len());
+    drop(quick);
+    while pump.turn() {}
+    let (mut of_each, mut lost, mut first) = ([0; 2], 0, Vec::new());
+    while let Some(next) = slow.try_next() {
+        match next {
+            Next::Item(alert) => {
+                of_each[alert.line.process.pid as usize - 1] += 1;
+                first.push(alert.line.process.pid);
+            }
+            Next::Lost(count) => lost += count as usize,
+        }
+    }
+    assert!(lost > 0, "it did not even have to lose any");
+    assert_eq!((of_each[0] + lost, of_each[1]), (FLOOD, FEW), "all that is lost is the flood's");
+    assert_eq!(first[..2 * FEW].iter().filter(|&&pid| pid == 2).count(), FEW, "and they are read in turn");
+}
+
 /// Three alerts come while more accesses wait than could be told before them.
 #[test]
 fn a_flood_of_accesses_holds_up_no_alert_and_loses_none_of_its_own() {

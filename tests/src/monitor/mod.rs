@@ -4,8 +4,11 @@
 mod access;
 mod accesses;
 mod agent;
+mod counted;
+mod odd;
 mod processes;
 mod repeats;
+mod storms;
 
 use portcullis_ebpf::monitor::{Monitor, Watch};
 
@@ -62,6 +65,9 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         report.skip("monitor", "there is nothing to see without Portcullis");
         return Ok(());
     }
+    if storms::are_meant(guest) {
+        return storms::run(guest, report);
+    }
     guest.configure("enforce", "audit")?;
     guest.set_policies(&[("monitored", POLICY)])?;
     let root = guest.work.join("monitor/root");
@@ -97,6 +103,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     drop((processes, accesses));
     agent::run(guest, report)?;
     accesses::run(guest, report)?;
+    storms::run(guest, report)?;
     report.run("monitor/unload", || {
         Monitor::unload().map_err(unusable)?;
         let status = guest.portcullis(&["status"])?.stdout;

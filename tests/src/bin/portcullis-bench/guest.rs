@@ -1,5 +1,6 @@
 //! What system calls cost, in a virtual machine whose clock counts instructions: without enforcement, outside of containers,
-//! in containers of 1, 100 and 1,000 rules, and under `AppArmor` with the same 100 rules. `hack/bench vm` calls it.
+//! in containers of 1, 100 and 1,000 rules, under the monitor of each class (monitor.rs), and under `AppArmor` with the same 100
+//! rules. `hack/bench vm` calls it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +18,7 @@ use portcullis_policy::meaning::{Action, Class, Object};
 
 use crate::report::{Gate, Guest};
 use crate::rules::{self, Mix};
-use crate::{Failure, paths};
+use crate::{Failure, monitor, paths};
 
 /// Rules of the containers.
 const RULES: [usize; 3] = [1, 100, 1_000];
@@ -39,7 +40,7 @@ const GATE_FORK: f64 = 1.01;
 pub(crate) type Costs = BTreeMap<String, f64>;
 
 /// The container: a root directory of its own in a mount namespace of its own, in a cgroup of its own.
-struct Container {
+pub(crate) struct Container {
     root: PathBuf,
     long: Vec<u8>,
     short: Vec<u8>,
@@ -69,7 +70,7 @@ impl Container {
     }
 
     /// Runs the measuring program inside, in `cgroup`, after `prologue`.
-    fn run(&self, cgroup: &str, prologue: &str) -> Result<Costs, Failure> {
+    pub(crate) fn run(&self, cgroup: &str, prologue: &str) -> Result<Costs, Failure> {
         let script = format!(
             "set -e; echo $$ > {cgroup}/cgroup.procs; {prologue} exec unshare --mount --root={} --wd=/ /ops \"$@\"",
             self.root.display()
@@ -129,6 +130,7 @@ pub(crate) fn measure(ops: &Path, report: &mut Guest) -> Result<bool, Failure> {
     watch_calls(&kernel, &container, &none, report)?;
     Kernel::unload()?;
     drop(kernel);
+    monitor::measure(&container, &none, report)?;
     match profile(&container, ops) {
         Ok(costs) => report.add(&format!("AppArmor, {PROFILE_RULES} rules"), Some(&none), &costs),
         Err(error) => report.skip("AppArmor", &error.to_string()),

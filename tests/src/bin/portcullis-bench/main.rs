@@ -4,6 +4,7 @@
 //! Prints tables on stdout and, with `--json FILE`, appends one line for each number. `hack/bench` calls it.
 
 mod guest;
+mod monitor;
 mod paths;
 mod report;
 mod rules;

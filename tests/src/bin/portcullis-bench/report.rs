@@ -212,4 +212,4 @@ impl Guest {
     }
 }
 
-const OPERATIONS: [&str; 6] = ["open64", "open12", "stat64", "write1", "create_unlink", "fork_exec"];
+const OPERATIONS: [&str; 8] = ["open64", "open12", "stat64", "write1", "create_unlink", "connect", "capable", "fork_exec"];
