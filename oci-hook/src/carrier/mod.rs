@@ -8,6 +8,7 @@
 
 mod command;
 mod config;
+mod log;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -240,7 +241,9 @@ fn refuse_or_permit<E: Enforcement>(enforcement: &E, id: &str, error: &CarrierEr
     let denied = matches!(error, CarrierError::Enforcement(failure) if is_denial(failure));
     let permits = !denied && matches!(enforcement.fail_policy(), Ok(FailPolicy::Permit));
     if !permits {
-        return Carried { words: None, lines: vec![line(PROGRAM, &format!("container {shown} refused: {error}"))] };
+        let refusal = line(PROGRAM, &format!("container {shown} refused: {error}"));
+        let untold = log::tell(&words, &refusal).err().map(|error| line(PROGRAM, &error.to_string()));
+        return Carried { words: None, lines: std::iter::once(refusal).chain(untold).collect() };
     }
     let recorded = match enforcement.record_unprotected(id, "", &one_line(&error.to_string())) {
         Ok(()) => String::new(),
