@@ -139,7 +139,6 @@ fn commands(guest: &Guest, root: &Path) -> Result<Checked> {
         (&["policy", "list"], &["agent"]),
     ] {
         let said = guest.portcullis(arguments)?;
-        println!("# portcullis {}: {:?}\n{}{}", arguments.join(" "), said.code, said.stdout, said.stderr);
         if let Some(missing) = expected.iter().find(|text| !said.stdout.contains(**text)) {
             return Ok(Err(format!("{}: not a word of {missing:?}: {} {}", arguments[0], said.stdout, said.complaint())));
         }
