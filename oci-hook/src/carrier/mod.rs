@@ -193,9 +193,10 @@ fn create<E: Carrying>(
     config.write()
 }
 
-/// The label is what the runtime has given the init for its next execution, which it now waits for.
+/// The label is what the runtime has given the init for its next execution, which it now waits for. Which policies there are is not
+/// read again: the record says whether it is to have one.
 fn start<E: Carrying>(enforcement: &E, id: &str) -> Result<(), CarrierError> {
-    if enforces(enforcement)? { Ok(enforcement.check_confined(id)?) } else { Ok(()) }
+    if enforcement.carries()? { Ok(enforcement.check_confined(id)?) } else { Ok(()) }
 }
 
 /// Gives an execution its label; the words, of which one may have been changed.
