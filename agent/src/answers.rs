@@ -8,7 +8,7 @@ use portcullis_policy::select::applies;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::alerts::line::means;
+use crate::alerts::line::meant;
 use crate::control::{
     AgentStatus, AlertsStatus, Answers, Call, ContainersStatus, LogsStatus, NriStatus, PoliciesStatus, PolicyProblem, PolicyRow,
     PolicyTable, Refusal, RefusalKind, Tree, Who,
@@ -99,8 +99,7 @@ impl<N: Node> Desk<N> {
     }
 
     fn find(&self, name: &str) -> Result<Known, Refusal> {
-        let mut found = self.known()?;
-        found.retain(|known| means(name, &known.facts.id, &known.facts.name));
+        let mut found = meant(self.known()?, name, |known| (&known.facts.id, &known.facts.name));
         let count = found.len();
         let not_found = |message| Err(Refusal::new(RefusalKind::NotFound, message));
         match (found.pop(), count) {

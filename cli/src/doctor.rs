@@ -89,9 +89,13 @@ fn show(diagnosis: &Diagnosis) -> Result<(), Failure> {
     if diagnosis.backend == Backend::AppArmor {
         output::line("  carrier      portcullis-runtime, where an engine runs it: contrib/runtime")?;
     }
-    let loaded = if diagnosis.loaded { "loaded" } else { "not loaded; `portcullis load` does, and so does the first container" };
+    let loaded = match (diagnosis.loaded, diagnosis.backend) {
+        (true, _) => "loaded",
+        (false, Backend::Bpf) => "not loaded; `portcullis load` does, and so does the first container",
+        (false, Backend::AppArmor) => "not loaded, nor wanted: they would decide nothing here",
+    };
     output::line(&format!("  programs     {loaded}"))?;
-    if let Some(access) = diagnosis.path_access {
+    if let Some(access) = diagnosis.path_access.filter(|_| diagnosis.loaded || diagnosis.backend == Backend::Bpf) {
         output::line(&format!("  path access  {access}"))?;
     }
     for finding in &diagnosis.findings {

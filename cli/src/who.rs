@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use portcullis_agent::alerts::line::means;
+use portcullis_agent::alerts::line::meant;
 use portcullis_agent::control::{Call, Trouble, Who};
 use portcullis_enforcer::{ArmedContainer, Config, Enforcer, Status};
 use portcullis_policy::meaning::RuleSet;
@@ -22,8 +22,7 @@ pub(crate) struct Known {
 /// The armed container that is called so.
 pub(crate) fn find(config: Config, name: &str) -> Result<Known, Failure> {
     let enforcer = Enforcer::open(config)?;
-    let mut found: Vec<ArmedContainer> = enforcer.list()?;
-    found.retain(|container| means(name, &container.record.id, &container.record.name));
+    let mut found = meant(enforcer.list()?, name, |container| (&container.record.id, &container.record.name));
     if found.len() > 1 {
         return Err(Failure::Ambiguous { prefix: name.to_owned(), count: found.len() });
     }
@@ -79,8 +78,7 @@ pub(crate) fn who(config: Option<&Path>, name: &str, format: Output) -> Result<A
 
 /// A container that is known and for which no policy is.
 fn untouched(config: Config, name: &str, format: Output) -> Result<Answer, Failure> {
-    let mut found = Enforcer::open(config)?.state().all_known()?;
-    found.retain(|known| means(name, &known.facts.id, &known.facts.name));
+    let mut found = meant(Enforcer::open(config)?.state().all_known()?, name, |known| (&known.facts.id, &known.facts.name));
     if found.len() > 1 {
         return Err(Failure::Ambiguous { prefix: name.to_owned(), count: found.len() });
     }

@@ -19,6 +19,7 @@ use crate::live::Refreshed;
 use crate::place::Host;
 use crate::plan::{Confining, Enforce, Plan, Target};
 use crate::program::Program;
+use crate::refusals::Refusal;
 use crate::slots::Tenancy;
 use crate::state::{Confinement, ContainerRecord, StateDir, hex};
 use crate::{ArmedContainer, Enforcer, Error, Status};
@@ -55,14 +56,16 @@ impl Enforcer {
     /// # Errors
     /// [`Error::Denied`], or if what the container's rules say cannot be told. Then it must not be executed.
     pub fn judge_exec(&self, id: &str, program: &Program) -> Result<(), Error> {
-        let Some(record) = self.state().container(id)?.filter(|record| record.confinement.is_some()) else { return Ok(()) };
+        let Some(record) = self.state().container(id)? else { return Ok(()) };
+        let Some(confinement) = &record.confinement else { return Ok(()) };
         let place = self.state().known(id)?.and_then(|known| known.place);
         let (Some(place), Some(rules)) = (place, self.state().rules_of(&record)?) else {
             return Err(Error::NoRecord { container: shown(&record.name, id) });
         };
         if !record.audited {
             let root = place.open_root(&Host::default())?;
-            program.judge(&rules, root.as_fd())?;
+            let judged = program.judge(&rules, root.as_fd());
+            return judged.map_err(|error| told(self.state(), error, &confinement.profile, std::process::id(), program.uid));
         }
         Ok(())
     }
@@ -100,9 +103,6 @@ pub(crate) fn arm(
     let Some(starting) = starting else {
         return Err(Error::NoCarrier { container: name_of(target), profile });
     };
-    if !plan.audited {
-        starting.program.judge(&plan.set, starting.root)?;
-    }
     let _lock = state.lock()?;
     let before = state.container(&target.facts.id)?;
     state.write_rule_set(plan.hash, &plan.set)?;
@@ -110,6 +110,17 @@ pub(crate) fn arm(
     let confinement = Confinement { profile: profile.clone(), no_new_privileges: confining.no_new_privileges, bundle };
     let (slot, epoch) = profile.tenancy();
     let record = ContainerRecord { confinement: Some(confinement), ..record(plan, target, NO_SET, Tenancy { slot, epoch }) };
+    if !plan.audited
+        && let Err(error) = starting.program.judge(&plan.set, starting.root)
+    {
+        // Among the departed, so that who it was can be told. What was refused stays refused if that fails.
+        let kept = state.retire_container(&record, seconds_since_1970());
+        let error = told(state, error, &profile, record.pid, starting.program.uid);
+        return Err(match kept {
+            Ok(()) => error,
+            Err(why) => untold(error, &why),
+        });
+    }
     // The record first: what is in force must be known, and what is known and not in force is told as lost.
     let armed = state.write_container(&record).and_then(|()| Ok(profiles.load(&confining.compiled, &profile)?));
     if let Err(error) = armed {
@@ -122,6 +133,24 @@ pub(crate) fn arm(
     }
     drop(state.remove_unprotected(&record.id));
     Ok(())
+}
+
+/// Has the agent tell of a program that is refused; nothing else is changed by that.
+fn told(state: &StateDir, error: Error, profile: &ProfileName, pid: u32, uid: u32) -> Error {
+    let Error::Denied { path, owner, .. } = &error else { return error };
+    match (Refusal { profile, path, pid, uid, owner: *owner }).tell(state) {
+        Ok(()) => error,
+        Err(why) => untold(error, &why),
+    }
+}
+
+fn untold(error: Error, why: &dyn std::fmt::Display) -> Error {
+    match error {
+        Error::Denied { path, policy, place, owner, .. } => {
+            Error::Denied { path, policy, place, owner, untold: format!("; no alert tells it: {why}") }
+        }
+        error => error,
+    }
 }
 
 /// Brings a container that runs to a plan: its profiles are replaced in one step, for all its tasks.

@@ -116,7 +116,7 @@ pub enum Error {
         container: String,
     },
     /// A policy denies what a runtime is about to execute.
-    #[error("permission denied: {policy} ({place}) denies executing {path}")]
+    #[error("permission denied: {policy} ({place}) denies executing {path}{untold}")]
     Denied {
         /// What was to be executed.
         path: String,
@@ -124,6 +124,10 @@ pub enum Error {
         policy: String,
         /// Where the rule is written.
         place: String,
+        /// Whose file it is, where that can be told.
+        owner: Option<u32>,
+        /// Why no alert tells it, as the end of the sentence.
+        untold: String,
     },
     /// Which program a runtime is about to execute cannot be told.
     #[error("whether {path} may be executed cannot be told: {source}")]

@@ -55,7 +55,7 @@ impl Program {
             let subject = Subject { exe: None, owner: found.uid == Some(self.uid) };
             let decision = decide(set, &subject, &Operation::Exec { path: found.path.as_deref(), unlinked: false });
             if decision.verdict == Verdict::Block {
-                return Err(denied(set, decision.cause, found.path.as_deref().unwrap_or(&self.name)));
+                return Err(denied(set, decision.cause, found.path.as_deref().unwrap_or(&self.name), found.uid));
             }
             next = match found.interpreter {
                 Some(interpreter) => find(&self.absolute(&interpreter))?,
@@ -107,18 +107,16 @@ pub(crate) fn interpreter(file: impl Read) -> std::io::Result<Option<Vec<u8>>> {
     Ok(word.map(<[u8]>::to_vec))
 }
 
-fn denied(set: &RuleSet, cause: Cause, path: &[u8]) -> Error {
+fn denied(set: &RuleSet, cause: Cause, path: &[u8], owner: Option<u32>) -> Error {
     let path = String::from_utf8_lossy(path).into_owned();
-    match cause {
+    let (policy, place) = match cause {
         Cause::Rule(rule) => {
             let origin = &set.rules[rule].origin;
-            let policy = format!("{}/{}", origin.kind, origin.policy);
-            Error::Denied { path, policy, place: format!("{}:{}", origin.file.display(), origin.line) }
+            (format!("{}/{}", origin.kind, origin.policy), format!("{}:{}", origin.file.display(), origin.line))
         }
-        Cause::Posture | Cause::Unmatched => {
-            Error::Denied { path, policy: "the default posture".to_owned(), place: "defaultPosture.file".to_owned() }
-        }
-    }
+        Cause::Posture | Cause::Unmatched => ("the default posture".to_owned(), "defaultPosture.file".to_owned()),
+    };
+    Error::Denied { path, policy, place, owner, untold: String::new() }
 }
 
 #[cfg(test)]

@@ -186,6 +186,11 @@ impl StateDir {
         self.root.join("policies")
     }
 
+    /// Where programs that were refused are told; see [`crate::Refusals`].
+    pub(crate) fn refusals(&self) -> PathBuf {
+        self.root.join("refusals.sock")
+    }
+
     /// Creates what is missing.
     pub(crate) fn create(&self) -> Result<(), Error> {
         for name in ["containers", "known", "departed", "unprotected", "sets", "cache", "policies"] {

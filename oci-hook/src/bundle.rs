@@ -34,6 +34,8 @@ pub struct Bundle {
     pub annotations: BTreeMap<String, String>,
     /// What is executed in it first.
     pub process: Process,
+    /// `mounts`: what is mounted where, and from where.
+    pub mounts: Vec<(PathBuf, PathBuf)>,
 }
 
 /// `process` of a configuration, or of an execution in a container that runs.
@@ -80,6 +82,15 @@ struct Written {
     annotations: Option<BTreeMap<String, Value>>,
     #[serde(default)]
     process: Option<WrittenProcess>,
+    #[serde(default)]
+    mounts: Option<Vec<Mount>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Mount {
+    destination: PathBuf,
+    source: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +159,12 @@ impl Bundle {
             hostname: written.hostname.filter(|name| !name.is_empty()),
             annotations: strings(written.annotations.unwrap_or_default()),
             process: written.process.unwrap_or_default().meant(),
+            mounts: written
+                .mounts
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|Mount { destination, source }| Some((destination, source?)))
+                .collect(),
         })
     }
 }

@@ -4,6 +4,7 @@
  * quartile counts: what else the machine does can only add. Under `hack/vm run --icount` a nanosecond is a guest instruction.
  *
  *   ops PATH64 PATH12     two files; beside PATH12 there is room for more.
+ *   ops enter ROOT ...    the same by /ops in a mount namespace of its own, whose root is ROOT
  *   true                 (the same program under this name) ends at once: /true is what is executed
  *
  * With OPS_PROFILE set it first changes to that AppArmor profile. The kernel lets nobody but the opener write to the file.
@@ -12,12 +13,15 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +37,16 @@ static void fail(const char *what)
 {
 	perror(what);
 	exit(1);
+}
+
+/* As runtimes do it. After a chroot AppArmor's names would still begin at the root of the mount namespace (d_namespace_path in the
+ * kernel's security/apparmor/path.c), and be other names than those in the rules. */
+static void enter(const char *root)
+{
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount(root, root, NULL, MS_BIND | MS_REC, NULL) || chdir(root) || syscall(SYS_pivot_root, ".", ".") ||
+	    umount2(".", MNT_DETACH) || chdir("/"))
+		fail(root);
 }
 
 static void nothing(void)
@@ -165,6 +179,12 @@ int main(int argc, char **argv)
 
 	if (argc == 1 && !strcmp(argv[0], "/true"))
 		return 0;
+	if (argc == 5 && !strcmp(argv[1], "enter")) {
+		enter(argv[2]);
+		argv[2] = "/ops";
+		execv(argv[2], argv + 2);
+		fail(argv[2]);
+	}
 	if (argc != 3) {
 		fprintf(stderr, "usage: ops PATH64 PATH12\n");
 		return 2;

@@ -130,7 +130,7 @@ fn entrypoints(guest: &Guest, place: &Place, runtime: Runtime, count: u32) -> Re
 }
 
 /// The same for an entrypoint, which under AppArmor the gate hook refuses; crun tells no more of hooks than that one failed.
-fn refused_start(guest: &Guest, text: &str) -> bool {
+pub(crate) fn refused_start(guest: &Guest, text: &str) -> bool {
     refused(text) || (guest.carried && text.contains("error executing hook"))
 }
 

@@ -32,6 +32,14 @@ pub fn means(name: &str, id: &str, container_name: &str) -> bool {
     container_name == name || id == name || (name.len() >= MIN_PREFIX && id.starts_with(name))
 }
 
+/// Those that `name` means, of all that are called ID and NAME: a whole name or id comes before the beginning of others.
+pub fn meant<T>(mut all: Vec<T>, name: &str, called: impl Fn(&T) -> (&str, &str)) -> Vec<T> {
+    let is_called = |one: &T| <[&str; 2]>::from(called(one)).contains(&name);
+    let whole = all.iter().any(is_called);
+    all.retain(|one| if whole { is_called(one) } else { means(name, called(one).0, called(one).1) });
+    all
+}
+
 /// An alert, named.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -300,5 +308,21 @@ pub(crate) fn operation(code: u32, detail: u32) -> (&'static str, &'static str) 
         op::URING_CREDS => ("uring_creds", "self-protection"),
         op::SYSCALL => (call_at(detail).map_or("unknown", Syscall::name), "syscall"),
         _ => ("unknown", "unknown"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_name_comes_before_the_beginning_of_others() {
+        let all = vec![("web-10", "a"), ("web-1", "b"), ("4f2a", "web"), ("4f2b", "c")];
+        let found = |name| meant(all.clone(), name, |one| *one).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(found("web-1"), ["web-1"]);
+        assert_eq!(found("web"), ["4f2a"]);
+        assert_eq!(found("web-"), ["web-10", "web-1"]);
+        assert_eq!(found("4f2"), ["4f2a", "4f2b"]);
+        assert!(found("4f").is_empty() && found("nobody").is_empty());
     }
 }

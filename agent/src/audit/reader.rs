@@ -1,17 +1,18 @@
 //! Records of AppArmor's as events.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::apparmor::{self, ProfileName};
-use portcullis_enforcer::{ContainerRecord, StateDir};
+use portcullis_enforcer::{ContainerRecord, Refusals, StateDir};
 use portcullis_policy::capability::Capability;
 use portcullis_policy::decide::{Cause, Operation, Verdict};
 use portcullis_policy::meaning::RuleSet;
 use portcullis_policy::network::Socket;
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
@@ -28,13 +29,27 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Who a record does not say the user of.
 const NOBODY_TOLD: u32 = u32::MAX;
 
-/// The one reader of AppArmor's denials.
+/// The one reader of AppArmor's denials, and of what was refused before it came to that.
 pub(crate) struct Denials {
     socket: AuditSocket,
+    refusals: Refusals,
+    /// Either of the two.
+    both: OwnedFd,
     state: StateDir,
     known: HashMap<ProfileName, (Instant, Option<Arc<Confined>>)>,
     sequence: u64,
     lost: u64,
+}
+
+/// Why denials cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotRead {
+    /// Those of the kernel.
+    #[error("the audit records of AppArmor cannot be read: {0}; the agent needs CAP_AUDIT_READ")]
+    Audit(Errno),
+    /// Those before it came to the kernel.
+    #[error("what is refused before the kernel judges it cannot be read from the state directory: {0}")]
+    Refusals(std::io::Error),
 }
 
 /// A container, and its rules.
@@ -45,14 +60,31 @@ struct Confined {
 
 impl Denials {
     /// Begins to read; names are in a state directory.
-    pub(crate) fn open(state: StateDir) -> Result<Denials, Errno> {
-        Ok(Denials { socket: AuditSocket::open()?, state, known: HashMap::new(), sequence: 0, lost: 0 })
+    pub(crate) fn open(state: StateDir) -> Result<Denials, NotRead> {
+        let socket = AuditSocket::open().map_err(NotRead::Audit)?;
+        let refusals = Refusals::open(&state).map_err(NotRead::Refusals)?;
+        let both = Denials::both(&socket, &refusals).map_err(NotRead::Audit)?;
+        Ok(Denials { socket, refusals, both, state, known: HashMap::new(), sequence: 0, lost: 0 })
+    }
+
+    fn both(socket: &AuditSocket, refusals: &Refusals) -> Result<OwnedFd, Errno> {
+        let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (number, fd) in [(0, socket.as_fd()), (1, refusals.as_fd())] {
+            epoll::add(&both, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
+        }
+        Ok(both)
     }
 
     /// The next event, if there is one.
-    pub(crate) fn next(&mut self) -> Result<Option<Event>, Errno> {
+    pub(crate) fn next(&mut self) -> Result<Option<Event>, NotRead> {
         for _ in 0..MAX_OTHERS {
-            let record = match self.socket.read()? {
+            if let Some(text) = self.refusals.read().map_err(NotRead::Refusals)? {
+                if let Some(event) = parse(&text).and_then(|record| self.event(&record)) {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
+            let record = match self.socket.read().map_err(NotRead::Audit)? {
                 Read::Nothing => return Ok(None),
                 Read::Overrun => {
                     warn!(
@@ -113,7 +145,7 @@ impl Denials {
 
 impl AsFd for Denials {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.both.as_fd()
     }
 }
 

@@ -84,11 +84,7 @@ impl Telemetry {
                 run(Pump::new(of_alerts, of_processes, of_accesses, teller))?;
             }
             Backend::AppArmor => {
-                let open = move || {
-                    let failed =
-                        |errno| format!("the audit records of AppArmor cannot be read: {errno}; the agent needs CAP_AUDIT_READ");
-                    Ok(Denials::open(state.clone()).map_err(failed)?)
-                };
+                let open = move || Ok(Denials::open(state.clone())?);
                 run(Pump::new(Source::new("alerts", reading, open), of_processes, of_accesses, teller))?;
             }
         }

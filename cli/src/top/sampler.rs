@@ -7,6 +7,7 @@ use portcullis_agent::control::{AgentStatus, Call, Client, ClientError, Tree};
 use portcullis_ebpf::Kernel;
 use portcullis_ebpf::abi::Stats;
 use portcullis_enforcer::{ArmedContainer, Enforcer, Status};
+use portcullis_policy::Backend;
 use portcullis_policy::meaning::{Action, Class, Posture, RuleSet};
 
 use super::model::{Container, Sample};
@@ -57,7 +58,10 @@ impl Sampler {
             });
         }
         self.client = Some(client);
-        let kernel = kernel().map_err(|error| error.to_string());
+        let kernel = match self.enforcer.chosen().backend {
+            Backend::Bpf => kernel().map_err(|error| error.to_string()),
+            Backend::AppArmor => Err("AppArmor keeps no count of its records".to_owned()),
+        };
         Ok(Sample { at: Instant::now(), agent, kernel, containers, left_out })
     }
 

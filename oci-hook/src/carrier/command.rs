@@ -144,6 +144,22 @@ pub(super) fn parse(words: &[OsString]) -> Result<Request, UnknownWord> {
     }
 }
 
+/// The file that the engine reads what goes wrong from, and whether as JSON.
+pub(super) fn log(words: &[OsString]) -> Option<(PathBuf, bool)> {
+    let mut globals = Words { words, at: 0 };
+    let (mut file, mut json) = (None, false);
+    while globals.peek().is_some_and(|word| word.starts_with(b"-")) {
+        for given in globals.option().ok()? {
+            match given.name {
+                "log" => file = Some(PathBuf::from(OsStr::from_bytes(given.value))),
+                "log-format" => json = given.value == b"json",
+                _ => {}
+            }
+        }
+    }
+    Some((file?, json))
+}
+
 fn create(words: Words<'_>) -> Result<Request, UnknownWord> {
     let all = words.words;
     let (options, positional) = words.all(usize::MAX)?;

@@ -8,6 +8,7 @@
 
 mod command;
 mod config;
+mod log;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -192,9 +193,10 @@ fn create<E: Carrying>(
     config.write()
 }
 
-/// The label is what the runtime has given the init for its next execution, which it now waits for.
+/// The label is what the runtime has given the init for its next execution, which it now waits for. Which policies there are is not
+/// read again: the record says whether it is to have one.
 fn start<E: Carrying>(enforcement: &E, id: &str) -> Result<(), CarrierError> {
-    if enforces(enforcement)? { Ok(enforcement.check_confined(id)?) } else { Ok(()) }
+    if enforcement.carries()? { Ok(enforcement.check_confined(id)?) } else { Ok(()) }
 }
 
 /// Gives an execution its label; the words, of which one may have been changed.
@@ -240,7 +242,9 @@ fn refuse_or_permit<E: Enforcement>(enforcement: &E, id: &str, error: &CarrierEr
     let denied = matches!(error, CarrierError::Enforcement(failure) if is_denial(failure));
     let permits = !denied && matches!(enforcement.fail_policy(), Ok(FailPolicy::Permit));
     if !permits {
-        return Carried { words: None, lines: vec![line(PROGRAM, &format!("container {shown} refused: {error}"))] };
+        let refusal = line(PROGRAM, &format!("container {shown} refused: {error}"));
+        let untold = log::tell(&words, &refusal).err().map(|error| line(PROGRAM, &error.to_string()));
+        return Carried { words: None, lines: std::iter::once(refusal).chain(untold).collect() };
     }
     let recorded = match enforcement.record_unprotected(id, "", &one_line(&error.to_string())) {
         Ok(()) => String::new(),

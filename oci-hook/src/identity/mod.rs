@@ -15,6 +15,7 @@ use crate::bundle::Bundle;
 pub mod bolt;
 pub mod conmon;
 pub mod cri;
+pub mod docker;
 pub mod podman;
 pub mod sqlite;
 pub mod storage;
@@ -43,6 +44,8 @@ pub enum Engine {
     CriO,
     /// containerd, through the CRI.
     Containerd,
+    /// Docker.
+    Docker,
     /// None of these, or none at all.
     Other,
 }
@@ -154,7 +157,8 @@ pub fn identify(
         }
         Engine::CriO => cri::crio(id, &bundle.path, annotations),
         Engine::Containerd => cri::containerd(id, annotations),
-        Engine::Other => {
+        Engine::Docker | Engine::Other if docker::is_docker(id, &bundle.path) => docker::identify(id, bundle),
+        Engine::Docker | Engine::Other => {
             let missing = || format!("{} was made by an engine whose records Portcullis does not read", shown(&bundle.path));
             Identity {
                 engine: Engine::Other,

@@ -237,7 +237,8 @@ impl Carrying for Recorder {
         let path = String::from_utf8_lossy(&program.name).into_owned();
         match self.denied {
             Some(denied) if denied == path => {
-                Err(portcullis_enforcer::Error::Denied { path, policy: "p".to_owned(), place: "p.yaml:9".to_owned() }.into())
+                let (policy, place, untold) = ("p".to_owned(), "p.yaml:9".to_owned(), String::new());
+                Err(portcullis_enforcer::Error::Denied { path, policy, place, owner: None, untold }.into())
             }
             _ => Ok(()),
         }

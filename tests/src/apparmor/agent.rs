@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::bundle::Bundle;
-use crate::events::Events;
+use crate::events::{Alert, Events};
 use crate::guest::Guest;
 use crate::process::{Dialogue, Talk};
 use crate::report::Report;
@@ -33,8 +33,10 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     report.run("apparmor/agent/ready", || ready(guest, &mut agent));
     for runtime in guest.runtimes.iter().copied() {
         report.run(&format!("apparmor/agent/{}/alerts", runtime.name()), || alerts(guest, &root, runtime));
+        report.run(&format!("apparmor/agent/{}/refused", runtime.name()), || refused(guest, &root, runtime));
         report.run(&format!("apparmor/agent/{}/live", runtime.name()), || live(guest, &root, runtime));
     }
+    report.run("apparmor/agent/commands", || commands(guest, &root));
     agent.signal(Signal::TERM);
     let code = agent.close(STOP_LIMIT);
     report.check("apparmor/agent/stop", if code == Some(0) { Ok(()) } else { Err(format!("{code:?}: {}", agent.errors())) });
@@ -43,7 +45,7 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
 
 fn denying(path: &str) -> String {
     format!(
-        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: agent\n  namespace: default\nspec:\n  selector:\n    matchLabels:\n      app: agent\n  file:\n    matchPaths:\n      - path: {path}\n  network:\n    matchProtocols:\n      - protocol: raw\n  capabilities:\n    matchCapabilities:\n      - capability: chown\n  action: Block\n"
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: agent\n  namespace: default\nspec:\n  selector:\n    matchLabels:\n      app: agent\n  file:\n    matchPaths:\n      - path: {path}\n  process:\n    matchPaths:\n      - path: /attack\n  network:\n    matchProtocols:\n      - protocol: raw\n  capabilities:\n    matchCapabilities:\n      - capability: chown\n  action: Block\n"
     )
 }
 
@@ -89,6 +91,60 @@ fn alerts(guest: &Guest, root: &Path, runtime: Runtime) -> Result<Checked> {
     };
     Ok(of("file", "/etc/hosts", "spec.file.matchPaths[0]")
         .and_then(|()| of("capability", "chown", "spec.capabilities.matchCapabilities[0]")))
+}
+
+/// What was refused before the kernel could judge it is an alert like any other: the first program, and what is executed by hand.
+fn refused(guest: &Guest, root: &Path, runtime: Runtime) -> Result<Checked> {
+    let mut events = Events::follow(guest)?;
+    let first = format!("agent-refused-{}", runtime.name());
+    let outcome = runtime.run(guest, &bundle(root, &first, &["/attack", "--list"]))?;
+    if outcome.success() {
+        return Ok(Err("a denied first program runs".to_owned()));
+    }
+    let later = format!("agent-refused-later-{}", runtime.name());
+    let mut container = runtime.start(guest, &bundle(root, &later, &["/probe", "--drive"]))?;
+    container.dialogue.line(START_LIMIT)?;
+    if runtime.exec(guest, &later, &["/attack", "--list"])?.success() {
+        return Ok(Err("a denied program is executed".to_owned()));
+    }
+    let alerts = events.drain()?;
+    container.stop();
+    for id in [first, later] {
+        let told: Vec<&Alert> = alerts.iter().filter(|alert| alert.container == id).collect();
+        match told.as_slice() {
+            [alert]
+                if (alert.class.as_str(), alert.operation.as_str(), alert.object.as_str()) == ("process", "exec", "/attack")
+                    && alert.policy == "agent"
+                    && alert.line.contains("spec.process.matchPaths[0]")
+                    && alert.line.contains("\"block\"") => {}
+            told => return Ok(Err(format!("{id} is not told once and as it is: {told:?}"))),
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// What is asked of an agent without kernel programs is answered, and says what enforces.
+fn commands(guest: &Guest, root: &Path) -> Result<Checked> {
+    let id = "agent-commands";
+    let runtime = guest.runtimes[0];
+    let mut container = runtime.start(guest, &bundle(root, id, &["/probe", "--drive"]))?;
+    container.dialogue.line(START_LIMIT)?;
+    for (arguments, expected) in [
+        (&["status"][..], &["AppArmor", id, "armed"][..]),
+        (&["status", "-o", "json"], &[id]),
+        (&["who", id], &["state     armed", "AppArmor, profile portcullis.", "/etc/hosts"]),
+        (&["doctor"], &["AppArmor"]),
+        (&["tree", id], &["/probe"]),
+        (&["top", "--once"], &[id]),
+        (&["policy", "list"], &["agent"]),
+    ] {
+        let said = guest.portcullis(arguments)?;
+        if let Some(missing) = expected.iter().find(|text| !said.stdout.contains(**text)) {
+            return Ok(Err(format!("{}: not a word of {missing:?}: {} {}", arguments[0], said.stdout, said.complaint())));
+        }
+    }
+    container.stop();
+    Ok(Ok(()))
 }
 
 /// Another policy, and none any more.

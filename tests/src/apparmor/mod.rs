@@ -3,11 +3,13 @@
 
 mod agent;
 mod conformance;
+mod distinct;
 mod faults;
 mod life;
 
 use std::path::{Path, PathBuf};
 
+use crate::cri::confined;
 use crate::guest::{self, Guest};
 use crate::report::Report;
 use crate::{Failure, Result, starts};
@@ -33,8 +35,10 @@ pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> 
     }
     starts::run(&guest, "apparmor/starts", report)?;
     life::run(&guest, report)?;
+    distinct::run(&guest, report)?;
     faults::run(&guest, report)?;
     agent::run(&guest, report)?;
+    confined::run(&guest, report)?;
     conformance::run(&guest, corpus, report)
 }
 

@@ -65,7 +65,7 @@ impl Engine {
             state: run.join("state"),
         };
         let gate = Self::write_gate(guest, &place)?;
-        guest::write(&engine.config, configuration(number, &place.join("root"), &gate, &guest.runtimes).as_bytes())?;
+        guest::write(&engine.config, configuration(number, &place.join("root"), &gate, guest).as_bytes())?;
         engine.start()?;
         engine.import(&archive::make(guest, &place)?)?;
         Ok(Ok(engine))
@@ -164,7 +164,7 @@ pub(super) fn handler(runtime: Runtime, gated: bool) -> String {
     format!("{}{}", runtime.name(), if gated { "-gated" } else { "" })
 }
 
-fn configuration(version: (u32, u32), root: &Path, gate: &Path, runtimes: &[Runtime]) -> String {
+fn configuration(version: (u32, u32), root: &Path, gate: &Path, guest: &Guest) -> String {
     let state = Path::new(RUN).join("state");
     let (format, cri, sandbox) = if version < (2, 0) {
         let cri = "io.containerd.grpc.v1.cri";
@@ -180,7 +180,8 @@ fn configuration(version: (u32, u32), root: &Path, gate: &Path, runtimes: &[Runt
         root.display(),
         state.display(),
     );
-    for runtime in runtimes {
+    for runtime in &guest.runtimes {
+        let program = guest.runtime_program(*runtime);
         for gated in [false, true] {
             let name = handler(*runtime, gated);
             let section = format!("plugins.'{cri}'.containerd.runtimes.{name}");
@@ -188,7 +189,7 @@ fn configuration(version: (u32, u32), root: &Path, gate: &Path, runtimes: &[Runt
             if gated {
                 text.push_str(&format!("  base_runtime_spec = '{}'\n", gate.display()));
             }
-            text.push_str(&format!("[{section}.options]\n  BinaryName = '{}'\n  SystemdCgroup = false\n", runtime.name()));
+            text.push_str(&format!("[{section}.options]\n  BinaryName = '{}'\n  SystemdCgroup = false\n", program.display()));
         }
     }
     // Registration and requests keep their defaults, 5 s and 2 s: they are what an installation has.

@@ -4,6 +4,7 @@ mod agent;
 mod api;
 mod archive;
 mod client;
+pub(crate) mod confined;
 mod documents;
 mod engine;
 mod faults;

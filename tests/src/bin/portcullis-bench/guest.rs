@@ -1,6 +1,6 @@
 //! What system calls cost, in a virtual machine whose clock counts instructions: without enforcement, outside of containers,
-//! in containers of 1, 100 and 1,000 rules, under the monitor of each class (monitor.rs), and under `AppArmor` with the same 100
-//! rules. `hack/bench vm` calls it.
+//! in containers of 1, 100 and 1,000 rules, under the monitor of each class (`monitor.rs`), and under `AppArmor` (`apparmor.rs`).
+//! `hack/bench vm` calls it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,17 +14,16 @@ use std::time::Instant;
 
 use portcullis_ebpf::{Kernel, Options, abi};
 use portcullis_enforcer::automaton::{Budget, compile};
-use portcullis_policy::meaning::{Action, Class, Object};
 
+use crate::apparmor::{self, Profiles};
 use crate::report::{Gate, Guest};
 use crate::rules::{self, Mix};
 use crate::{Failure, monitor, paths};
 
 /// Rules of the containers.
 const RULES: [usize; 3] = [1, 100, 1_000];
-/// Rules of the profile that is compared.
-const PROFILE_RULES: usize = 100;
-const PROFILE: &str = "portcullis-bench";
+/// Rules of the profiles that are compared.
+pub(crate) const PROFILE_RULES: usize = 100;
 const CGROUP: &str = "/sys/fs/cgroup/portcullis-bench";
 
 /// Instructions that an open and close of 64 bytes may cost more in a container.
@@ -72,8 +71,8 @@ impl Container {
     /// Runs the measuring program inside, in `cgroup`, after `prologue`.
     pub(crate) fn run(&self, cgroup: &str, prologue: &str) -> Result<Costs, Failure> {
         let script = format!(
-            "set -e; echo $$ > {cgroup}/cgroup.procs; {prologue} exec unshare --mount --root={} --wd=/ /ops \"$@\"",
-            self.root.display()
+            "set -e; echo $$ > {cgroup}/cgroup.procs; {prologue} exec {root}/ops enter {root} \"$@\"",
+            root = self.root.display()
         );
         let output = Command::new("sh")
             .args(["-c", &script, "sh"])
@@ -87,7 +86,7 @@ impl Container {
         Ok(text.lines().filter_map(line).collect())
     }
 
-    fn mix(&self, count: usize) -> Mix {
+    pub(crate) fn mix(&self, count: usize) -> Mix {
         rules::mixed(count, &[self.long.clone(), self.short.clone()])
     }
 }
@@ -131,11 +130,12 @@ pub(crate) fn measure(ops: &Path, report: &mut Guest) -> Result<bool, Failure> {
     Kernel::unload()?;
     drop(kernel);
     monitor::measure(&container, &none, report)?;
-    match profile(&container, ops) {
-        Ok(costs) => report.add(&format!("AppArmor, {PROFILE_RULES} rules"), Some(&none), &costs),
+    let profiles = apparmor::measure(&container, ops, &none, report);
+    report.end();
+    match &profiles {
+        Ok(Profiles { by_hand, ours }) => report.ratios("AppArmor, ours / by hand", by_hand, ours),
         Err(error) => report.skip("AppArmor", &error.to_string()),
     }
-    report.end();
 
     let added = |costs: &Costs, what: &str| Some(costs.get(what)? - none.get(what)?);
     let fork = inside.get("fork_exec").zip(none.get("fork_exec")).map(|(with, without)| with / without);
@@ -174,37 +174,4 @@ fn arm(kernel: &Kernel, slot: u32, mix: &Mix) -> Result<(), Failure> {
     kernel.set_armed(1)?;
     kernel.cgroup_arm(cgroup, abi::Cgroup { slot, epoch: 1 })?;
     Ok(())
-}
-
-/// The same rules as a profile.
-fn profile(container: &Container, ops: &Path) -> Result<Costs, Failure> {
-    if !Path::new("/sys/kernel/security/apparmor/profiles").exists() {
-        return Err("not active in this kernel".into());
-    }
-    let mut text = format!("profile {PROFILE} flags=(attach_disconnected) {{\n  /** rwlkix,\n  capability,\n");
-    for rule in &container.mix(PROFILE_RULES).set.rules {
-        let mode = if rule.class == Class::Process { "x" } else { "w" };
-        debug_assert!(rule.action == Action::Block, "the mix denies");
-        for object in &rule.objects {
-            let pattern = match object {
-                Object::Path(path) => String::from_utf8_lossy(path).into_owned(),
-                Object::Directory { dir, recursive } => {
-                    format!("{}/{}", String::from_utf8_lossy(dir), if *recursive { "**" } else { "*" })
-                }
-                Object::Pattern(glob) => String::from_utf8_lossy(glob.text()).into_owned(),
-                _ => continue,
-            };
-            text.push_str(&format!("  deny \"{pattern}\" {mode},\n"));
-        }
-    }
-    text.push_str("}\n");
-    let file = std::env::temp_dir().join(PROFILE);
-    fs::write(&file, text)?;
-    let beside = ops.with_file_name("apparmor_parser");
-    let program = if beside.exists() { beside } else { PathBuf::from("apparmor_parser") };
-    let parser = Command::new(program).arg("--replace").arg("--skip-cache").arg(&file).output()?;
-    if !parser.status.success() {
-        return Err(format!("apparmor_parser: {}", String::from_utf8_lossy(&parser.stderr)).into());
-    }
-    container.run("/sys/fs/cgroup", &format!("export OPS_PROFILE={PROFILE};"))
 }

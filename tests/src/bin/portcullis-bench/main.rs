@@ -3,6 +3,7 @@
 //!
 //! Prints tables on stdout and, with `--json FILE`, appends one line for each number. `hack/bench` calls it.
 
+mod apparmor;
 mod guest;
 mod monitor;
 mod paths;
@@ -85,8 +86,8 @@ fn stand_in(json: Option<&std::path::Path>) -> Result<bool, Failure> {
 pub(crate) type Failure = Box<dyn std::error::Error>;
 
 /// A compiled set, or why there is none.
-struct Set {
-    mix: Mix,
+pub(crate) struct Set {
+    pub(crate) mix: Mix,
     compiled: Result<Compiled, String>,
 }
 
@@ -101,6 +102,8 @@ fn measure(args: &Args) -> Result<bool, Failure> {
         report.loaded(name(ladder), &cost);
         loaded.push((ladder, bench));
     }
+    // Before the jail, which has no parser.
+    apparmor::compiling(&sets, &mut report)?;
     let _jail = paths::Jail::enter(&paths)?;
     for (ladder, bench) in &mut loaded {
         ours(*ladder, bench, &sets, &paths, &mut report)?;

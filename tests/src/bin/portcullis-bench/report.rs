@@ -44,6 +44,41 @@ pub(crate) struct Report {
     numbers: Vec<Number>,
 }
 
+/// What it takes to have profiles, not yet in the kernel.
+pub(crate) struct Compiling {
+    /// Writing the text.
+    pub(crate) text: Duration,
+    /// The parser.
+    pub(crate) cold: Duration,
+    /// Finding what it made before.
+    pub(crate) cached: Duration,
+    /// What it made.
+    pub(crate) bytes: usize,
+}
+
+/// Prints what profiles take; the line for machines.
+fn profiles(place: &str, rules: usize, made: &Result<Compiling, String>, load: Option<Duration>) -> Value {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    match made {
+        Ok(Compiling { text, cold, cached, bytes }) => {
+            let loaded = load.map_or_else(String::new, |load| format!(", loaded {:.2} ms", ms(load)));
+            println!(
+                "profiles of {rules:>6} rules: text {:.2} ms, compiled {:.1} ms, cached {:.2} ms{loaded}, {} KiB",
+                ms(*text),
+                ms(*cold),
+                ms(*cached),
+                bytes / 1024
+            );
+            json!({"bench": "profiles", "place": place, "rules": rules, "text_ms": ms(*text), "compiled_ms": ms(*cold),
+                "cached_ms": ms(*cached), "loaded_ms": load.map(ms), "bytes": bytes})
+        }
+        Err(reason) => {
+            println!("profiles of {rules:>6} rules: none: {reason}");
+            json!({"bench": "profiles", "place": place, "rules": rules, "refused": reason})
+        }
+    }
+}
+
 /// A limit that a number must keep.
 pub(crate) struct Gate {
     pub(crate) what: &'static str,
@@ -89,6 +124,10 @@ impl Report {
         let ms = time.as_secs_f64() * 1e3;
         println!("loading all but the {absent} security programs, which this machine refuses: {ms:.1} ms");
         self.json.write(&json!({"bench": "stand-in", "absent": absent, "ms": ms}));
+    }
+
+    pub(crate) fn profiles(&mut self, rules: usize, made: &Result<Compiling, String>) {
+        self.json.write(&profiles("this machine", rules, made, None));
     }
 
     pub(crate) fn add(&mut self, what: &'static str, ladder: &'static str, rules: usize, bytes: usize, ns: f64) {
@@ -182,6 +221,22 @@ impl Guest {
                 "instructions": instructions, "added": added}));
         }
         self.rows.push((state.to_owned(), costs.clone(), base.cloned()));
+    }
+
+    pub(crate) fn profiles(&mut self, rules: usize, made: &Result<Compiling, String>, load: Option<Duration>) {
+        self.json.write(&profiles(&self.kernel, rules, made, load));
+    }
+
+    /// Each operation in one state against another.
+    pub(crate) fn ratios(&mut self, what: &str, base: &Costs, costs: &Costs) {
+        print!("{what:<28}");
+        for operation in OPERATIONS {
+            let Some((cost, base)) = costs.get(operation).zip(base.get(operation)) else { continue };
+            print!("{:>24}", format!("{:.3}x", cost / base));
+            self.json.write(&json!({"bench": "vm", "kernel": self.kernel, "state": what, "operation": operation,
+                "ratio": cost / base}));
+        }
+        println!("\n");
     }
 
     pub(crate) fn skip(&mut self, state: &str, reason: &str) {
