@@ -258,7 +258,16 @@ impl StateDir {
 
     /// The ids of the containers that have a record, with the inode of its file: another one is another record.
     pub(crate) fn container_files(&self) -> Result<Vec<(String, u64)>, Error> {
-        let path = self.root.join("containers");
+        self.files_of("containers")
+    }
+
+    /// The same of those that doors have seen.
+    pub(crate) fn known_files(&self) -> Result<Vec<(String, u64)>, Error> {
+        self.files_of("known")
+    }
+
+    fn files_of(&self, kind: &str) -> Result<Vec<(String, u64)>, Error> {
+        let path = self.root.join(kind);
         let failed = |source: std::io::Error| Error::file("list", &path, source);
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,

@@ -1,5 +1,6 @@
 //! One alert as one JSON line. The schema's name is in every line; fields are added, never changed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,6 +8,7 @@ use portcullis_ebpf::abi::op;
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::ContainerRecord;
 use portcullis_enforcer::automaton::call_at;
+use portcullis_policy::ContainerFacts;
 use portcullis_policy::capability::Capability;
 use portcullis_policy::meaning::{Action, Rule};
 use portcullis_policy::select::Owner;
@@ -215,22 +217,21 @@ impl<'a> From<&'a Rule> for RuleLine<'a> {
 
 impl Container {
     pub(crate) fn of(record: &ContainerRecord) -> Container {
-        let mut labels = String::new();
-        for (name, value) in &record.labels {
-            if labels.len() + name.len() + value.len() + 2 <= MAX_LABELS_BYTES {
-                let comma = if labels.is_empty() { "" } else { "," };
-                labels.extend([comma, name, "=", value]);
-            }
-        }
         Container {
             id: record.id.clone(),
             name: record.name.clone(),
             image: record.image.clone(),
             namespace: record.namespace.clone(),
             pod: record.pod.clone(),
-            labels,
+            labels: labels(&record.labels),
             owner: record.owner.clone(),
         }
+    }
+
+    /// One that has no record of its own, since it has no policies.
+    pub(crate) fn of_facts(facts: ContainerFacts) -> Container {
+        let ContainerFacts { id, name, image, namespace, pod, owner, .. } = facts;
+        Container { id, name, image, namespace, pod, labels: labels(&facts.labels), owner }
     }
 
     /// Bytes of its texts in JSON at most.
@@ -239,6 +240,18 @@ impl Container {
         let owner = owner.iter().flat_map(|owner| [&owner.kind, &owner.name, namespace]);
         [id, name, image, namespace, pod, labels].into_iter().chain(owner).map(|text| json_bytes(text)).sum()
     }
+}
+
+/// `name=value`, separated by commas.
+fn labels(labels: &BTreeMap<String, String>) -> String {
+    let mut text = String::new();
+    for (name, value) in labels {
+        if text.len() + name.len() + value.len() + 2 <= MAX_LABELS_BYTES {
+            let comma = if text.is_empty() { "" } else { "," };
+            text.extend([comma, name, "=", value]);
+        }
+    }
+    text
 }
 
 /// Bytes as text: what is no UTF-8 is written as U+FFFD, and JSON escapes control characters.

@@ -11,6 +11,7 @@ pub(crate) mod format;
 pub mod line;
 mod names;
 pub(crate) mod process;
+mod residence;
 mod text;
 pub(crate) mod turns;
 

@@ -11,11 +11,14 @@ use portcullis_policy::meaning::RuleSet;
 use super::alert::Alert;
 use super::line::Container;
 use super::process::ProcessFacts;
+use super::residence::Residence;
 use crate::kubearmor::Host;
+use crate::processes::Key;
 
 /// Containers and rules by the numbers of the kernel.
 pub struct Names {
     tenants: Tenants,
+    residence: Residence,
     host: Arc<Host>,
     known: HashMap<Tenant, Arc<Named>>,
     unknown: HashMap<Tenant, Instant>,
@@ -51,6 +54,7 @@ impl Names {
     #[must_use]
     pub fn new(state: StateDir, host: Host) -> Names {
         Names {
+            residence: Residence::new(state.clone()),
             tenants: Tenants::of(state),
             host: Arc::new(host),
             known: HashMap::new(),
@@ -78,6 +82,11 @@ impl Names {
         }
         self.labels.insert((slot, epoch), (found.clone(), Instant::now()));
         Ok(found)
+    }
+
+    /// The container of a process that has no label, if a door has seen it; `line` is the process and its ancestors.
+    pub(crate) fn resident(&mut self, cgroup: u64, line: impl FnOnce() -> Vec<Key>) -> Result<Option<Arc<Container>>, Error> {
+        self.residence.container(cgroup, line)
     }
 
     fn of(&mut self, tenant: Tenant) -> Result<Option<Arc<Named>>, Error> {

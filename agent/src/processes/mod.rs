@@ -186,6 +186,13 @@ impl Processes {
         std::iter::successors(self.parent(process, at_ns), move |view| self.parent(view.process, at_ns)).take(MAX_ANCESTORS)
     }
 
+    /// A process and its ancestors, as far as they are known.
+    #[must_use]
+    pub fn line(&self, key: Key, at_ns: u64) -> Vec<Key> {
+        let Some(process) = self.find(key) else { return vec![key] };
+        std::iter::once(process.key).chain(self.ancestors(process, at_ns).map(|view| view.process.key)).collect()
+    }
+
     /// Forgets those that have been dead for long enough at this time. Events do it, too; this is for times without any.
     pub fn expire(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);

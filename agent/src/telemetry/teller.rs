@@ -77,7 +77,7 @@ impl Teller {
         }
         if header.kind == EXEC && self.watched.tells_executions(is_contained(header.slot, header.pid_ns)) {
             let key = Key { tgid: header.tgid, started_ns: header.started_ns };
-            let named = self.named((header.slot, header.epoch), key, header.time_ns);
+            let named = self.named((header.slot, header.epoch), (header.cgroup, header.pid_ns), key, header.time_ns);
             self.logs.queue(Log::executed(&header, lost_before, named));
         }
     }
@@ -95,7 +95,7 @@ impl Teller {
         let event = Arc::new(event);
         let header = &event.header;
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
-        let named = self.named((header.slot, header.epoch), key, header.time_ns);
+        let named = self.named((header.slot, header.epoch), (header.cgroup, header.pid_ns), key, header.time_ns);
         let log = Log::accessed(&event, named);
         self.tally.count(&log);
         self.repeats.note(event, now);
@@ -125,7 +125,7 @@ impl Teller {
         (event.header.repeats, event.lost_before) = (repeat.repeats, 0);
         let header = &event.header;
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
-        let named = self.named((header.slot, header.epoch), key, header.time_ns);
+        let named = self.named((header.slot, header.epoch), (header.cgroup, header.pid_ns), key, header.time_ns);
         self.accesses.queue(Log::repeated(&event, named));
         true
     }
@@ -159,8 +159,15 @@ impl Teller {
     }
 
     /// Who a process is, and whose, at a time.
-    fn named(&mut self, (slot, epoch): (u32, u32), key: Key, time_ns: u64) -> Named {
-        let container = if slot == NO_SLOT { Ok(None) } else { self.names.container(slot, epoch) };
+    fn named(&mut self, (slot, epoch): (u32, u32), (cgroup, pid_ns): (u64, u32), key: Key, time_ns: u64) -> Named {
+        let container = if slot != NO_SLOT {
+            self.names.container(slot, epoch)
+        } else if is_contained(slot, pid_ns) {
+            let watched = &self.watched;
+            self.names.resident(cgroup, || watched.table().line(key, time_ns))
+        } else {
+            Ok(None)
+        };
         let container = container.unwrap_or_else(|error| {
             warn!("the container of a process cannot be named: {error}");
             None

@@ -49,6 +49,8 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         report.run(&format!("monitor/agent/{name}/kubearmor"), || kubearmor(&guest, runtime, &bundle(&SCRIPT)));
         let waits = ["/bin/sh", "-c", "echo up; /bin/cat /dev/stdin -; exit 0"];
         report.run(&format!("monitor/agent/{name}/tree"), || tree(&guest, runtime, &bundle(&waits)));
+        let free = Bundle::new("free", &root, &waits);
+        report.run(&format!("monitor/agent/{name}/without-policies"), || without_policies(&guest, runtime, &free));
     }
     report.run("monitor/agent/host-is-not-told", || host_is_not_told(&guest));
     report.run("monitor/agent/status", || {
@@ -180,6 +182,21 @@ fn tree(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::result:
         std::thread::sleep(PAUSE);
     }
     Ok(Err(last))
+}
+
+/// A container that no policy is for has no label, and a name all the same: by its first process, by a child of it, and by what the
+/// runtime executes beside that.
+fn without_policies(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::result::Result<(), String>> {
+    told(guest, &[])?;
+    let mut container = runtime.start(guest, bundle)?;
+    container.line(START_LIMIT)?;
+    runtime.exec(guest, &bundle.id, &[PROGRAM, "echo", "beside"])?;
+    container.stop();
+    let lines = told(guest, &["--container", "free"])?;
+    let executed =
+        |word: &str| lines.iter().any(|line| line["process"]["args"].as_array().is_some_and(|args| args.contains(&json!(word))));
+    let missing: Vec<&str> = ["/bin/sh", "/dev/stdin", "beside"].into_iter().filter(|word| !executed(word)).collect();
+    Ok(if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} not among {lines:#?}")) })
 }
 
 fn host_is_not_told(guest: &Guest) -> Result<std::result::Result<(), String>> {
