@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest answer: the status of a node on which every container is in trouble.
 const MAX_ANSWER_BYTES: u64 = 32 << 20;
 
+/// What is read at once.
+const READ_BYTES: usize = 64 << 10;
+
 /// A connection to the agent.
 #[derive(Debug)]
 pub struct Client {
@@ -69,7 +72,7 @@ impl Client {
             Err(error) => return Err(failed(error)),
         };
         stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE))).map_err(failed)?;
-        Ok(Some(Client { path: path.to_owned(), stream: BufReader::new(stream), partial: Vec::new() }))
+        Ok(Some(Client { path: path.to_owned(), stream: BufReader::with_capacity(READ_BYTES, stream), partial: Vec::new() }))
     }
 
     /// Asks, and waits for the answer.
@@ -113,15 +116,23 @@ impl Client {
     /// # Errors
     /// If the connection breaks.
     pub fn next_line(&mut self, patience: Option<Duration>) -> Result<Line, ClientError> {
-        // No time at all would be for ever to the system.
-        let patience = patience.map(|patience| patience.max(Duration::from_millis(1)));
-        self.stream.get_ref().set_read_timeout(patience).map_err(|error| self.silent(error))?;
+        if !self.has_line() {
+            // No time at all would be for ever to the system.
+            let patience = patience.map(|patience| patience.max(Duration::from_millis(1)));
+            self.stream.get_ref().set_read_timeout(patience).map_err(|error| self.silent(error))?;
+        }
         match self.read_line() {
             Ok(Some(line)) => Ok(Line::Text(line)),
             Ok(None) => Ok(Line::End),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(Line::Quiet),
             Err(error) => Err(self.silent(error)),
         }
+    }
+
+    /// Whether the next line is there already.
+    #[must_use]
+    pub fn has_line(&self) -> bool {
+        self.stream.buffer().contains(&b'\n')
     }
 
     fn line(&mut self) -> Result<Option<Vec<u8>>, ClientError> {

@@ -16,6 +16,7 @@ use super::{Body, Call, EventClass, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BY
 use super::{Refusal, RefusalKind, Reply, Request, VERSION, Wanted};
 use crate::alerts::Alert;
 use crate::alerts::fanout::{Item, Next, Subscription};
+use crate::json;
 use crate::logs::Log;
 use crate::socket::Socket;
 use crate::telemetry::Telemetry;
@@ -25,6 +26,10 @@ const MAX_CONNECTIONS: usize = 32;
 /// How long a whole request may take to come, and how long a connection may be idle.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an answer may take to be taken.
+/// How many events a follower is asked about before others of the same thread have their turn.
+const BATCH: usize = 1024;
+/// Bytes of lines that are written to it at once; one event more may make it longer.
+const BATCH_BYTES: usize = 64 << 10;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What answers, but for events.
@@ -132,22 +137,36 @@ impl Conversation {
         let Wanted { class, filter, count, format } = wanted;
         self.say(Body::Ok(Following { schema: format.schema(class) })).await?;
         let mut left = count.unwrap_or(u64::MAX);
+        let mut lines = Vec::new();
         while left > 0 {
-            let next = tokio::select! {
-                next = feed.next() => next,
+            let mut next = tokio::select! {
+                next = feed.next() => Some(next),
                 _ = self.read.fill_buf() => return Ok(()),
             };
-            let line = match &next {
-                Fed::Lost(class, lost) => line_of(&Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost })?,
-                Fed::Alert(alert) if filter.takes(alert) => [&alert.written(format), &b"\n"[..]].concat(),
-                Fed::Log(log) if class.takes(log) && filter.takes_log(log) => [&log.written(format), &b"\n"[..]].concat(),
-                Fed::Alert(_) | Fed::Log(_) => continue,
-            };
-            left -= u64::from(!matches!(next, Fed::Lost(..)));
+            // What has come together is written together.
+            let mut looked = 0;
+            while let Some(fed) = next {
+                let before = lines.len();
+                match &fed {
+                    Fed::Lost(class, lost) => {
+                        json::write(&mut lines, &Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost });
+                    }
+                    Fed::Alert(alert) if filter.takes(alert) => lines.extend_from_slice(&alert.written(format)),
+                    Fed::Log(log) if class.takes(log) && filter.takes_log(log) => lines.extend_from_slice(&log.written(format)),
+                    Fed::Alert(_) | Fed::Log(_) => {}
+                }
+                if lines.len() > before {
+                    lines.push(b'\n');
+                    left -= u64::from(!matches!(fed, Fed::Lost(..)));
+                }
+                looked += 1;
+                next = if left > 0 && looked < BATCH && lines.len() < BATCH_BYTES { feed.try_next() } else { None };
+            }
             tokio::select! {
-                written = self.write.write_all(&line) => written?,
+                written = self.write.write_all(&lines) => written?,
                 _ = self.read.fill_buf() => return Ok(()),
             }
+            lines.clear();
         }
         self.write.shutdown().await
     }

@@ -9,7 +9,7 @@ mod shown;
 
 pub(crate) use self::shown::compact;
 
-use std::io::Write;
+use std::io::{BufWriter, StdoutLock, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -80,52 +80,68 @@ fn format(asked: &args::Events) -> EventFormat {
     }
 }
 
-fn raw(line: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).map_err(Failure::Output)
+/// Where events are printed.
+type Out<'a> = BufWriter<StdoutLock<'a>>;
+
+fn raw(out: &mut Out<'_>, line: &[u8]) -> Result<(), Failure> {
+    out.write_all(line).and_then(|()| out.write_all(b"\n")).map_err(Failure::Output)
 }
 
 /// Prints an event.
-fn print(line: &[u8], asked: &args::Events) -> Result<(), Failure> {
+fn print(out: &mut Out<'_>, line: &[u8], asked: &args::Events) -> Result<(), Failure> {
     let show = match asked.output {
-        EventOutput::Json | EventOutput::Kubearmor | EventOutput::Ocsf => return raw(line),
+        EventOutput::Json | EventOutput::Kubearmor | EventOutput::Ocsf => return raw(out, line),
         EventOutput::Compact => compact,
         EventOutput::Table => shown::row,
     };
     // Only another version of the agent could say what is no JSON.
     let told = serde_json::from_slice(line).map_err(|error| Failure::Output(error.into()))?;
-    output::line(&show(&told))
+    raw(out, show(&told).as_bytes())
+}
+
+/// That events were lost, if the line says so.
+fn lost(line: &[u8]) -> Option<Lost> {
+    /// All other lines are not read: there may be many.
+    const BEGIN: &[u8] = br#"{"schema":"portcullis.lost/"#;
+    let lost: Lost = line.starts_with(BEGIN).then(|| serde_json::from_slice(line).ok())??;
+    (lost.schema == LOST_SCHEMA).then_some(lost)
 }
 
 fn from_agent(mut client: Client, asked: &args::Events) -> Result<Answer, Failure> {
     client.follow(Wanted { class: asked.class.into(), filter: filter(asked), count: asked.count, format: format(asked) })?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
     let mut patience = Patience::new(asked);
     let mut left = asked.count;
     while !patience.is_over() {
         match client.next_line(patience.left())? {
             Line::Quiet => continue,
             Line::End => break,
-            Line::Text(text) => match serde_json::from_slice::<Lost>(&text).ok().filter(|lost| lost.schema == LOST_SCHEMA) {
+            Line::Text(text) => match lost(&text) {
                 Some(Lost { lost, class, .. }) => {
                     // The other formats have no line for it.
                     if asked.output == EventOutput::Json {
-                        raw(&text)?;
+                        raw(&mut out, &text)?;
                     }
                     let what = match class {
                         EventClass::Alert => "alerts",
                         EventClass::Process => "events of processes",
                         _ => "accesses",
                     };
+                    out.flush().map_err(Failure::Output)?;
                     eprintln!("portcullis: {lost} {what} before this were lost: they came faster than they were read");
                 }
                 None => {
-                    print(&text, asked)?;
+                    print(&mut out, &text, asked)?;
                     left = left.map(|left| left.saturating_sub(1));
                 }
             },
         }
+        if !client.has_line() {
+            out.flush().map_err(Failure::Output)?;
+        }
         patience.last = Instant::now();
     }
+    out.flush().map_err(Failure::Output)?;
     Ok(answer(left))
 }
 
@@ -140,6 +156,7 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
     let mut names = Names::new(enforcer.state().clone(), host);
     let clock = Clock::now();
     let filter = filter(asked);
+    let mut out = BufWriter::new(std::io::stdout().lock());
     let mut patience = Patience::new(asked);
     let mut left = asked.count;
     while left != Some(0) && !patience.is_over() {
@@ -150,7 +167,8 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
         }
         let alert = names.alert(&event, clock.at(event.header.time_ns), None)?;
         if filter.takes(&alert) {
-            print(&alert.written(format(asked)), asked)?;
+            print(&mut out, &alert.written(format(asked)), asked)?;
+            out.flush().map_err(Failure::Output)?;
             left = left.map(|left| left - 1);
         }
     }
