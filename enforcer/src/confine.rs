@@ -19,9 +19,10 @@ use crate::live::Refreshed;
 use crate::place::Host;
 use crate::plan::{Confining, Enforce, Plan, Target};
 use crate::program::Program;
+use crate::record::{Confinement, ContainerRecord};
 use crate::refusals::Refusal;
 use crate::slots::Tenancy;
-use crate::state::{Confinement, ContainerRecord, StateDir, hex};
+use crate::state::{StateDir, hex};
 use crate::{ArmedContainer, Enforcer, Error, Status};
 
 /// The set of a container that has none among the kernel's.
@@ -103,9 +104,6 @@ pub(crate) fn arm(
     let Some(starting) = starting else {
         return Err(Error::NoCarrier { container: name_of(target), profile });
     };
-    let _lock = state.lock()?;
-    let before = state.container(&target.facts.id)?;
-    state.write_rule_set(plan.hash, &plan.set)?;
     let bundle = starting.bundle.to_owned();
     let confinement = Confinement { profile: profile.clone(), no_new_privileges: confining.no_new_privileges, bundle };
     let (slot, epoch) = profile.tenancy();
@@ -113,14 +111,17 @@ pub(crate) fn arm(
     if !plan.audited
         && let Err(error) = starting.program.judge(&plan.set, starting.root)
     {
-        // Among the departed, so that who it was can be told. What was refused stays refused if that fails.
-        let kept = state.retire_container(&record, seconds_since_1970());
+        let kept = keep_refused(state, plan, &record);
+        // Not under the lock: who reads it may take its time.
         let error = told(state, error, &profile, record.pid, starting.program.uid);
         return Err(match kept {
             Ok(()) => error,
             Err(why) => untold(error, &why),
         });
     }
+    let _lock = state.lock()?;
+    let before = state.container(&target.facts.id)?;
+    state.write_rule_set(plan.hash, &plan.set)?;
     // The record first: what is in force must be known, and what is known and not in force is told as lost.
     let armed = state.write_container(&record).and_then(|()| Ok(profiles.load(&confining.compiled, &profile)?));
     if let Err(error) = armed {
@@ -133,6 +134,13 @@ pub(crate) fn arm(
     }
     drop(state.remove_unprotected(&record.id));
     Ok(())
+}
+
+/// Keeps a container that is refused among the departed, so that who it was can be told. It stays refused if that fails.
+fn keep_refused(state: &StateDir, plan: &Enforce, record: &ContainerRecord) -> Result<(), Error> {
+    let _lock = state.lock()?;
+    state.write_rule_set(plan.hash, &plan.set)?;
+    state.retire_container(record, seconds_since_1970())
 }
 
 /// Has the agent tell of a program that is refused; nothing else is changed by that.

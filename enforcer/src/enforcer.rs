@@ -14,8 +14,9 @@ use crate::backend::Chosen;
 use crate::place::{PlaceError, ProcessError};
 use crate::plan::{self, Confining, Container, Enforce, Form, Plan, Target};
 use crate::policy_dir::{Policies, PolicyDir};
+use crate::record::{ContainerRecord, Unprotected};
 use crate::slots::{self, FIRST_GENERATION, Tenancy, Tenant};
-use crate::state::{ContainerRecord, StateDir, Unprotected, hex};
+use crate::state::{StateDir, hex};
 use crate::tables::Tables;
 use crate::{Config, Error, confine, sets};
 

@@ -7,7 +7,6 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::StateDir;
@@ -43,7 +42,7 @@ impl Refusals {
     /// # Errors
     /// If there can be no socket in the state directory.
     pub fn open(state: &StateDir) -> io::Result<Refusals> {
-        let path = path(state);
+        let path = state.refusals();
         if let Some(directory) = path.parent() {
             crate::files::make_dir(directory).map_err(io::Error::other)?;
         }
@@ -79,16 +78,12 @@ impl AsFd for Refusals {
     }
 }
 
-fn path(state: &StateDir) -> PathBuf {
-    state.refusals()
-}
-
 impl Refusal<'_> {
     /// Tells whoever reads. That nobody does is no error.
     pub(crate) fn tell(&self, state: &StateDir) -> io::Result<()> {
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        match socket.send_to(self.text().as_bytes(), path(state)) {
+        match socket.send_to(self.text().as_bytes(), state.refusals()) {
             Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Err(error),
             _ => Ok(()),
         }

@@ -14,22 +14,20 @@
 //!
 //! Files appear whole or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use portcullis_policy::meaning::RuleSet;
-use portcullis_policy::select::Owner;
 use rustix::fs::FlockOperation;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::apparmor::ProfileName;
 use crate::automaton::{Compiled, MAX_STORED_BYTES};
 use crate::known::Known;
-use crate::slots::FIRST_GENERATION;
+use crate::record::{ContainerRecord, Unprotected};
 use crate::{Error, files};
 
 /// Largest record that is read back, in bytes: a set of the most rules there can be.
@@ -45,121 +43,6 @@ const MAX_DEPARTED: usize = 256;
 /// How long the lock is waited for. Whoever holds it does a few system calls; a start must not hang on one that does not.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(2);
-
-/// What was armed for a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ContainerRecord {
-    /// The engine's id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Its image.
-    pub image: String,
-    /// Its namespace; empty outside Kubernetes.
-    pub namespace: String,
-    /// Its pod's name, where it was known.
-    #[serde(default)]
-    pub pod: String,
-    /// Its labels, or its pod's.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// What its pod belongs to, where that was known.
-    #[serde(default)]
-    pub owner: Option<Owner>,
-    /// Its init when it was armed.
-    pub pid: u32,
-    /// The cgroup it was armed for.
-    pub cgroup_id: u64,
-    /// The same as a path below the root of the hierarchy.
-    pub cgroup_path: PathBuf,
-    /// Its slot.
-    pub slot: u32,
-    /// [`portcullis_ebpf::abi::Slot::epoch`]; a slot with another is another container's.
-    pub epoch: u32,
-    /// Index of its policy set.
-    pub set: u32,
-    /// Content hash of its policy set, the name of the record of its rules.
-    pub hash: String,
-    /// Nothing is denied to it, only alerted.
-    pub audited: bool,
-    /// The policies that select it.
-    pub policies: Vec<String>,
-    /// How many things those policies say that are not enforced.
-    pub unenforced: usize,
-    /// When it was armed, in seconds since 1970.
-    pub armed_at: u64,
-    /// [`portcullis_ebpf::abi::Slot::generation`]: goes up each time its policy is switched.
-    #[serde(default = "first_generation")]
-    pub generation: u32,
-    /// It ran before it was armed, and not all of its tasks are under its policy yet.
-    #[serde(default)]
-    pub adopting: bool,
-    /// What it had before, the newest first: events of those generations may be read later.
-    #[serde(default)]
-    pub earlier: Vec<Earlier>,
-    /// How AppArmor confines it; nothing where the kernel programs do. Then slot and epoch are [`ProfileName::tenancy`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confinement: Option<Confinement>,
-}
-
-/// How AppArmor confines a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Confinement {
-    /// Its profile.
-    pub profile: ProfileName,
-    /// It was started with `no_new_privs`, for which profiles are others.
-    pub no_new_privileges: bool,
-    /// Its bundle, whose configuration says what it is executed with.
-    pub bundle: PathBuf,
-}
-
-/// A policy set that a container had before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Earlier {
-    /// Its generation.
-    pub generation: u32,
-    /// Its content hash.
-    pub hash: String,
-}
-
-/// Generations of a container whose rules are kept for events that are read late.
-const MAX_EARLIER: usize = 4;
-
-fn first_generation() -> u32 {
-    FIRST_GENERATION
-}
-
-impl ContainerRecord {
-    /// The hash of the set that it had in a generation; the present one's where nobody knows.
-    #[must_use]
-    pub fn hash_in(&self, generation: u32) -> &str {
-        self.earlier.iter().find(|earlier| earlier.generation == generation).map_or(&self.hash, |earlier| &earlier.hash)
-    }
-
-    /// Notes that the present set makes room for another.
-    pub(crate) fn switched(&mut self, generation: u32, hash: String) {
-        let before = Earlier { generation: self.generation, hash: std::mem::replace(&mut self.hash, hash) };
-        self.generation = generation;
-        self.earlier.insert(0, before);
-        self.earlier.truncate(MAX_EARLIER);
-    }
-}
-
-/// A container that was let through without protection, by the fail policy `permit`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Unprotected {
-    /// The engine's id.
-    pub id: String,
-    /// Its name, as far as it was known.
-    pub name: String,
-    /// Why it could not be armed.
-    pub reason: String,
-    /// When, in seconds since 1970.
-    pub at: u64,
-}
 
 /// The state directory.
 #[derive(Debug, Clone)]
@@ -239,16 +122,7 @@ impl StateDir {
         write_json(&self.record("containers", &record.id)?, record)
     }
 
-    /// The container that has or had a slot during an epoch, which is what events tell of it.
-    ///
-    /// # Errors
-    /// If the records cannot be listed.
-    pub fn tenant(&self, slot: u32, epoch: u32) -> Result<Option<ContainerRecord>, Error> {
-        let tenant = self.containers()?.into_iter().find(|record| record.slot == slot && record.epoch == epoch);
-        if tenant.is_some() { Ok(tenant) } else { self.departed(slot, epoch) }
-    }
-
-    /// The one that had it and is armed no more.
+    /// The container that had a slot during an epoch, and is armed no more.
     pub(crate) fn departed(&self, slot: u32, epoch: u32) -> Result<Option<ContainerRecord>, Error> {
         let directory = self.root.join("departed");
         let ending = format!("-{slot}-{epoch}.json");
@@ -489,20 +363,6 @@ fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_record_of_an_older_version_is_read() {
-        let old = r#"{"id":"c1","name":"web","image":"i","namespace":"shop","pid":1,"cgroupId":2,"cgroupPath":"/c","slot":3,"epoch":4,"set":5,"hash":"h","audited":false,"policies":[],"unenforced":0,"armedAt":6}"#;
-        let record: ContainerRecord = serde_json::from_str(old).unwrap();
-        assert_eq!((record.pod.as_str(), record.labels.len(), record.owner.as_ref()), ("", 0, None));
-        let pod = ContainerRecord {
-            pod: "web-7d4b9".to_owned(),
-            labels: [("app".to_owned(), "web".to_owned())].into(),
-            owner: Some(Owner { kind: "Deployment".to_owned(), name: "web".to_owned() }),
-            ..record
-        };
-        assert_eq!(serde_json::from_slice::<ContainerRecord>(&serde_json::to_vec(&pod).unwrap()).unwrap(), pod);
-    }
 
     #[test]
     fn records_are_counted_without_what_is_being_written() {

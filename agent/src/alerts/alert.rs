@@ -59,40 +59,33 @@ impl Alert {
         alert
     }
 
-    /// Writes the alert as a line, without its end, after what is there. Nothing of that is kept.
+    /// Writes the alert as a line, without its end, after what is there.
     pub fn write(&self, lines: &mut Vec<u8>, format: EventFormat) {
-        let kept = match format {
-            EventFormat::Json => self.renderings.written(Format::Line),
-            EventFormat::Kubearmor => self.renderings.written(Format::KubeArmor),
-            EventFormat::Ocsf => None,
-        };
-        match (kept, format) {
-            (Some(line), _) => lines.extend_from_slice(line),
-            (None, EventFormat::Json) => json::write(lines, &self.line),
-            (None, EventFormat::Kubearmor) => json::write(lines, &kubearmor::Alert::from(self)),
-            (None, EventFormat::Ocsf) => json::write(lines, &ocsf::Event::from(self)),
-        }
+        self.renderings.write(lines, format, |lines| self.put(lines, format));
     }
 
-    /// The alert as a line, without its end.
+    /// The alert as a line, without its end. The first who wants it waits for it to be written.
     #[must_use]
     pub fn written(&self, format: EventFormat) -> Cow<'_, [u8]> {
-        match format {
-            EventFormat::Json => Cow::Borrowed(self.rendered(Format::Line)),
-            EventFormat::Kubearmor => Cow::Borrowed(self.rendered(Format::KubeArmor)),
-            EventFormat::Ocsf => Cow::Owned(json::line(&ocsf::Event::from(self))),
-        }
+        self.renderings.line(format, |lines| self.put(lines, format))
     }
 
-    /// The alert in a format. The first who wants it waits for it to be written.
+    /// The alert in a format, likewise.
     #[must_use]
     pub fn rendered(&self, format: Format) -> &Bytes {
-        let write = || match format {
-            Format::Line => json::line(&self.line),
-            Format::KubeArmor => json::line(&kubearmor::Alert::from(self)),
+        self.renderings.get(format, || match format {
+            Format::Line => json::line_by(|lines| self.put(lines, EventFormat::Json)),
+            Format::KubeArmor => json::line_by(|lines| self.put(lines, EventFormat::Kubearmor)),
             Format::Feeder => kubearmor::Alert::from(self).encode_to_vec(),
-        };
-        self.renderings.get(format, write)
+        })
+    }
+
+    fn put(&self, lines: &mut Vec<u8>, format: EventFormat) {
+        match format {
+            EventFormat::Json => json::write(lines, &self.line),
+            EventFormat::Kubearmor => json::write(lines, &kubearmor::Alert::from(self)),
+            EventFormat::Ocsf => json::write(lines, &ocsf::Event::from(self)),
+        }
     }
 
     /// What it takes with all its renderings, none of which may be there yet. What alerts share is counted with each, so that

@@ -49,28 +49,25 @@ impl<T> Turns<T> {
 
     /// Puts an item behind all others of its owner.
     pub(crate) fn push(&mut self, owner: Owner, item: T, bytes: usize) {
-        let Turns { lines, order, spare, .. } = self;
-        let line = lines.entry(owner).or_insert_with(|| {
-            order.push_back(owner);
-            Line { items: spare.pop().unwrap_or_default(), bytes: 0 }
-        });
-        line.items.push_back((item, bytes));
-        line.bytes += bytes;
-        self.items += 1;
-        self.bytes += bytes;
+        self.line(owner, bytes, VecDeque::push_back).push_back((item, bytes));
     }
 
     /// Puts an item before all others of its owner, where it was taken from; an owner that has nothing else comes next.
     pub(crate) fn put_back(&mut self, owner: Owner, item: T, bytes: usize) {
-        let Turns { lines, order, spare, .. } = self;
-        let line = lines.entry(owner).or_insert_with(|| {
-            order.push_front(owner);
-            Line { items: spare.pop().unwrap_or_default(), bytes: 0 }
-        });
-        line.items.push_front((item, bytes));
-        line.bytes += bytes;
+        self.line(owner, bytes, VecDeque::push_front).push_front((item, bytes));
+    }
+
+    /// The line of an owner, which gets one more item; a new owner joins the others as said.
+    fn line(&mut self, owner: Owner, bytes: usize, join: fn(&mut VecDeque<Owner>, Owner)) -> &mut VecDeque<(T, usize)> {
         self.items += 1;
         self.bytes += bytes;
+        let Turns { lines, order, spare, .. } = self;
+        let line = lines.entry(owner).or_insert_with(|| {
+            join(order, owner);
+            Line { items: spare.pop().unwrap_or_default(), bytes: 0 }
+        });
+        line.bytes += bytes;
+        &mut line.items
     }
 
     /// The next: the oldest of whose turn it is.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::apparmor::{self, ProfileName};
-use portcullis_enforcer::{ContainerRecord, Refusals, StateDir};
+use portcullis_enforcer::{ContainerRecord, Refusals, StateDir, Tenants};
 use portcullis_policy::capability::Capability;
 use portcullis_policy::decide::{Cause, Operation, Verdict};
 use portcullis_policy::meaning::RuleSet;
@@ -35,7 +35,7 @@ pub(crate) struct Denials {
     refusals: Refusals,
     /// Either of the two.
     both: OwnedFd,
-    state: StateDir,
+    tenants: Tenants,
     known: HashMap<ProfileName, (Instant, Option<Arc<Confined>>)>,
     sequence: u64,
     lost: u64,
@@ -64,7 +64,7 @@ impl Denials {
         let socket = AuditSocket::open().map_err(NotRead::Audit)?;
         let refusals = Refusals::open(&state).map_err(NotRead::Refusals)?;
         let both = Denials::both(&socket, &refusals).map_err(NotRead::Audit)?;
-        Ok(Denials { socket, refusals, both, state, known: HashMap::new(), sequence: 0, lost: 0 })
+        Ok(Denials { socket, refusals, both, tenants: Tenants::of(state), known: HashMap::new(), sequence: 0, lost: 0 })
     }
 
     fn both(socket: &AuditSocket, refusals: &Refusals) -> Result<OwnedFd, Errno> {
@@ -127,9 +127,9 @@ impl Denials {
             return confined.clone();
         }
         let (slot, epoch) = name.tenancy();
-        let found = self.state.tenant(slot, epoch).and_then(|record| {
+        let found = self.tenants.find(slot, epoch).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
-            Ok(self.state.rules_of(&record)?.map(|rules| Arc::new(Confined { record, rules })))
+            Ok(self.tenants.state().rules_of(&record)?.map(|rules| Arc::new(Confined { record, rules })))
         });
         let confined = found.unwrap_or_else(|error| {
             warn!("a denial cannot be explained: {error}");

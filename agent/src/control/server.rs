@@ -26,11 +26,11 @@ const MAX_CONNECTIONS: usize = 32;
 /// How long a whole request may take to come, and how long a connection may be idle.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an answer may take to be taken.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How many events a follower is asked about before others of the same thread have their turn.
 const BATCH: usize = 1024;
 /// Bytes of lines that are written to it at once; one event more may make it longer.
 const BATCH_BYTES: usize = 64 << 10;
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What answers, but for events.
 pub(crate) trait Answers: Send + Sync + 'static {
@@ -134,33 +134,22 @@ impl Conversation {
     /// Passes events on until the other end hangs up. It may take as long as it likes to take them: then it loses some, and is
     /// told how many.
     async fn follow(mut self, feed: Feed, wanted: Wanted) -> io::Result<()> {
-        let Wanted { class, filter, count, format } = wanted;
-        self.say(Body::Ok(Following { schema: format.schema(class) })).await?;
-        let mut left = count.unwrap_or(u64::MAX);
+        self.say(Body::Ok(Following { schema: wanted.format.schema(wanted.class) })).await?;
+        let mut left = wanted.count.unwrap_or(u64::MAX);
         let mut lines = Vec::new();
         while left > 0 {
-            let mut next = tokio::select! {
-                next = feed.next() => Some(next),
+            let first = tokio::select! {
+                next = feed.next() => next,
                 _ = self.read.fill_buf() => return Ok(()),
             };
+            left -= write(&wanted, first, &mut lines);
             // What has come together is written together.
-            let mut looked = 0;
-            while let Some(fed) = next {
-                let before = lines.len();
-                match &fed {
-                    Fed::Lost(class, lost) => {
-                        json::write(&mut lines, &Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost });
-                    }
-                    Fed::Alert(alert) if filter.takes(alert) => lines.extend_from_slice(&alert.written(format)),
-                    Fed::Log(log) if class.takes(log) && filter.takes_log(log) => lines.extend_from_slice(&log.written(format)),
-                    Fed::Alert(_) | Fed::Log(_) => {}
+            for _ in 1..BATCH {
+                if left == 0 || lines.len() >= BATCH_BYTES {
+                    break;
                 }
-                if lines.len() > before {
-                    lines.push(b'\n');
-                    left -= u64::from(!matches!(fed, Fed::Lost(..)));
-                }
-                looked += 1;
-                next = if left > 0 && looked < BATCH && lines.len() < BATCH_BYTES { feed.try_next() } else { None };
+                let Some(next) = feed.try_next() else { break };
+                left -= write(&wanted, next, &mut lines);
             }
             tokio::select! {
                 written = self.write.write_all(&lines) => written?,
@@ -170,6 +159,28 @@ impl Conversation {
         }
         self.write.shutdown().await
     }
+}
+
+/// Writes what is wanted of it as a line; how many events that is.
+fn write(wanted: &Wanted, fed: Fed, lines: &mut Vec<u8>) -> u64 {
+    let Wanted { class, filter, format, .. } = wanted;
+    let events = match fed {
+        Fed::Lost(class, lost) => {
+            json::write(lines, &Lost { schema: LOST_SCHEMA.to_owned(), class, lost });
+            0
+        }
+        Fed::Alert(alert) if filter.takes(&alert) => {
+            lines.extend_from_slice(&alert.written(*format));
+            1
+        }
+        Fed::Log(log) if class.takes(&log) && filter.takes_log(&log) => {
+            lines.extend_from_slice(&log.written(*format));
+            1
+        }
+        Fed::Alert(_) | Fed::Log(_) => return 0,
+    };
+    lines.push(b'\n');
+    events
 }
 
 /// What a follower reads: one stream for each class, so that none displaces another.

@@ -20,7 +20,7 @@ mod visibility;
 
 pub use access::{AccessEvent, AccessEvents};
 pub use address::Address;
-pub use process::{ProcessEvent, ProcessEvents, arguments};
+pub use process::{ProcessEvent, ProcessEvents};
 pub use repeats::Repeat;
 pub use visibility::{Classes, Visibility};
 

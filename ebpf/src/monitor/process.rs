@@ -31,7 +31,7 @@ impl ProcessEvent {
 }
 
 /// Takes an argument vector apart: each argument is ended by a zero byte, and one may be empty.
-pub fn arguments(args: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn arguments(args: &[u8]) -> impl Iterator<Item = &[u8]> {
     args.split_inclusive(|byte| *byte == 0).map(|argument| argument.strip_suffix(&[0]).unwrap_or(argument))
 }
 

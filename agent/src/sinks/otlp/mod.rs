@@ -30,7 +30,7 @@ use self::names::{attributes, pair};
 use super::{Account, class, stops};
 use crate::Error;
 use crate::control::{EventClass, EventFormat, Fed, Feed, LOST_SCHEMA, Lost};
-use crate::json::line;
+use crate::json;
 use crate::kubearmor::Host;
 use crate::telemetry::Telemetry;
 
@@ -202,7 +202,7 @@ impl Exporter {
     async fn export(&mut self) -> Exported {
         let losses = self.unsaid.iter().map(|(class, lost)| {
             let lost = Lost { schema: LOST_SCHEMA.to_owned(), class: *class, lost: *lost };
-            record(&line(&lost), SeverityNumber::Warn)
+            record(&json::line(&lost), SeverityNumber::Warn)
         });
         let scope = InstrumentationScope { name: "portcullis".to_owned(), version: VERSION.to_owned(), ..Default::default() };
         let log_records = losses.chain(self.batch.records.iter().cloned()).collect();
