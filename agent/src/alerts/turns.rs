@@ -10,29 +10,34 @@ use std::collections::{HashMap, VecDeque};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Owner(pub(crate) u32, pub(crate) u32);
 
-/// Lines of those who have nothing any more, kept for the next: most queues are empty most of the time.
-const SPARE: usize = 8;
+/// Room that an empty line keeps, in items.
+const KEPT: usize = 128;
 
 /// The queue.
 #[derive(Debug)]
 pub(crate) struct Turns<T> {
-    lines: HashMap<Owner, Line<T>>,
+    /// Those that are empty are nobody's, and kept for the next: most queues are empty most of the time.
+    lines: Vec<Line<T>>,
+    free: Vec<usize>,
+    /// Whose line is which; who has nothing has none.
+    places: HashMap<Owner, usize>,
     /// Each who has something, once; the next in front.
-    order: VecDeque<Owner>,
-    spare: Vec<VecDeque<(T, usize)>>,
+    order: VecDeque<usize>,
     items: usize,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Line<T> {
+    owner: Owner,
     items: VecDeque<(T, usize)>,
     bytes: usize,
 }
 
 impl<T> Default for Turns<T> {
     fn default() -> Turns<T> {
-        Turns { lines: HashMap::new(), order: VecDeque::new(), spare: Vec::new(), items: 0, bytes: 0 }
+        let (lines, free, places, order) = (Vec::new(), Vec::new(), HashMap::new(), VecDeque::new());
+        Turns { lines, free, places, order, items: 0, bytes: 0 }
     }
 }
 
@@ -58,24 +63,29 @@ impl<T> Turns<T> {
     }
 
     /// The line of an owner, which gets one more item; a new owner joins the others as said.
-    fn line(&mut self, owner: Owner, bytes: usize, join: fn(&mut VecDeque<Owner>, Owner)) -> &mut VecDeque<(T, usize)> {
+    fn line(&mut self, owner: Owner, bytes: usize, join: fn(&mut VecDeque<usize>, usize)) -> &mut VecDeque<(T, usize)> {
         self.items += 1;
         self.bytes += bytes;
-        let Turns { lines, order, spare, .. } = self;
-        let line = lines.entry(owner).or_insert_with(|| {
-            join(order, owner);
-            Line { items: spare.pop().unwrap_or_default(), bytes: 0 }
+        let Turns { lines, free, places, order, .. } = self;
+        let at = *places.entry(owner).or_insert_with(|| {
+            let at = free.pop().unwrap_or_else(|| {
+                lines.push(Line { owner, items: VecDeque::new(), bytes: 0 });
+                lines.len() - 1
+            });
+            lines[at].owner = owner;
+            join(order, at);
+            at
         });
-        line.bytes += bytes;
-        &mut line.items
+        lines[at].bytes += bytes;
+        &mut lines[at].items
     }
 
     /// The next: the oldest of whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let owner = self.order.pop_front()?;
-        let item = self.take(owner);
-        if self.lines.contains_key(&owner) {
-            self.order.push_back(owner);
+        let at = self.order.pop_front()?;
+        let item = self.take(at);
+        if !self.lines[at].items.is_empty() {
+            self.order.push_back(at);
         }
         item
     }
@@ -83,31 +93,27 @@ impl<T> Turns<T> {
     /// What has to go when there is no room after `last` has put something: the oldest of one who has no less than an equal share,
     /// which most of the time is `last`.
     pub(crate) fn displace(&mut self, last: Owner) -> Option<T> {
-        let share = self.bytes / self.lines.len().max(1);
-        let has_its_share = |line: &Line<T>| line.bytes >= share;
-        let owner = if self.lines.get(&last).is_some_and(has_its_share) {
-            last
-        } else {
-            self.lines.iter().find(|(_, line)| has_its_share(line)).map(|(&owner, _)| owner)?
-        };
-        let item = self.take(owner);
-        if !self.lines.contains_key(&owner) {
-            self.order.retain(|&other| other != owner);
+        let share = self.bytes / self.order.len().max(1);
+        let has_its_share = |at: &usize| self.lines[*at].bytes >= share;
+        let last = self.places.get(&last).copied().filter(has_its_share);
+        let at = last.or_else(|| self.order.iter().copied().find(has_its_share))?;
+        let item = self.take(at);
+        if self.lines[at].items.is_empty() {
+            self.order.retain(|&other| other != at);
         }
         item
     }
 
-    fn take(&mut self, owner: Owner) -> Option<T> {
-        let line = self.lines.get_mut(&owner)?;
+    fn take(&mut self, at: usize) -> Option<T> {
+        let line = &mut self.lines[at];
         let (item, bytes) = line.items.pop_front()?;
         line.bytes -= bytes;
         self.items -= 1;
         self.bytes -= bytes;
-        if line.items.is_empty()
-            && let Some(line) = self.lines.remove(&owner)
-            && self.spare.len() < SPARE
-        {
-            self.spare.push(line.items);
+        if line.items.is_empty() {
+            line.items.shrink_to(KEPT);
+            self.places.remove(&line.owner);
+            self.free.push(at);
         }
         Some(item)
     }
@@ -131,7 +137,8 @@ mod tests {
         turns.push(Owner(3, 1), 20, 1);
         assert_eq!((turns.len(), turns.bytes()), (8, 8));
         assert_eq!(all(&mut turns), [0, 10, 20, 1, 11, 2, 3, 4]);
-        assert_eq!((turns.len(), turns.bytes(), turns.lines.len(), turns.order.len()), (0, 0, 0, 0));
+        assert_eq!((turns.len(), turns.bytes(), turns.places.len(), turns.order.len()), (0, 0, 0, 0));
+        assert_eq!(turns.free.len(), turns.lines.len());
     }
 
     #[test]
