@@ -11,6 +11,7 @@
  *   portcullis-probe --chroot DIR ...   enters DIR first.
  *   portcullis-probe --tiny FILE        writes the smallest program there is
  *   portcullis-probe --storm            does operations again and again, see storm.c
+ *   portcullis-probe --crowd DIR COUNT  many processes in cgroups of their own, see crowd.c
  *   portcullis-probe OP ARGUMENT...     by hand: performs OP and prints the JSON line.
  *
  * The subject is executed, and not only forked, because a rule's source is an executable. An execution that succeeds
@@ -217,6 +218,8 @@ int main(int argc, char **argv)
 		return drive();
 	if (!strcmp(args[0], "--storm"))
 		return do_storms();
+	if (!strcmp(args[0], "--crowd") && n == 3)
+		return make_crowd(args[1], strtol(args[2], NULL, 10));
 	if (!strcmp(args[0], "--noop"))
 		return 0;
 	if (!strcmp(args[0], "--tiny") && n == 2)

@@ -21,4 +21,7 @@ struct outcome do_capability(const char *op, char **args, int n, int *known);
 /* Reads what to do again and again from stdin. Returns the exit code. */
 int do_storms(void);
 
+/* Makes cgroups below a directory, and a process in each, until the end of stdin. Returns the exit code. */
+int make_crowd(const char *directory, long count);
+
 #endif

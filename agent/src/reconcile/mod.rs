@@ -31,6 +31,8 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(300);
 /// How long after policies were read a container may turn up that was armed by the older ones: the hook reads them at its start
 /// and has a deadline of 8 seconds, and something to spare.
 const LATE_COMERS: Duration = Duration::from_secs(15);
+/// How long after much was read or adopted the memory that it took is given back: a runtime's account is held until it is answered.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(2);
 /// Most threads that refresh containers at once.
 const MAX_WORKERS: usize = 4;
 /// Fewer containers than this are not worth a thread.
@@ -78,6 +80,8 @@ struct Reconciler<N> {
     again: Again,
     read_at: Instant,
     swept_at: Instant,
+    /// When to give memory back that is free.
+    give_back_at: Option<Instant>,
 }
 
 /// Reads the policies, brings every known container to them, and starts the thread that keeps it so. It ends when every
@@ -93,6 +97,7 @@ pub(crate) fn start<N: Node>(node: Arc<N>) -> Result<(Inbox, Book), Error> {
         again: Again::default(),
         read_at: Instant::now(),
         swept_at: Instant::now(),
+        give_back_at: None,
     };
     reconciler.sweep();
     reconciler.do_work(Work { reload: true, ..Work::default() });
@@ -105,7 +110,7 @@ impl<N: Node> Reconciler<N> {
     fn run(mut self) {
         loop {
             let now = Instant::now();
-            let due = [self.again.due(), self.leaving.due(), Some(self.swept_at + SWEEP_PERIOD)];
+            let due = [self.again.due(), self.leaving.due(), Some(self.swept_at + SWEEP_PERIOD), self.give_back_at];
             let patience = due.into_iter().flatten().map(|due| due.saturating_duration_since(now)).min().unwrap_or(SWEEP_PERIOD);
             let first = match self.inbox.recv_timeout(patience) {
                 Ok(task) => Some(task),
@@ -117,6 +122,10 @@ impl<N: Node> Reconciler<N> {
             self.leave();
             if self.swept_at.elapsed() >= SWEEP_PERIOD {
                 self.sweep();
+            }
+            if self.give_back_at.is_some_and(|at| at <= Instant::now()) {
+                self.give_back_at = None;
+                crate::memory::give_back();
             }
         }
     }
@@ -154,6 +163,9 @@ impl<N: Node> Reconciler<N> {
     }
 
     fn do_work(&mut self, work: Work) {
+        if work.reload || !work.adopt.is_empty() {
+            self.give_back_at = Some(Instant::now() + GIVE_BACK_AFTER);
+        }
         if work.reload {
             let outcome = self.reload();
             for asker in work.askers {
@@ -235,7 +247,6 @@ impl<N: Node> Reconciler<N> {
             milliseconds = started.elapsed().as_millis(),
             "running containers brought under their policies"
         );
-        crate::memory::give_back();
     }
 
     /// Keeps account of what came of each container.

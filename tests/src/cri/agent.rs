@@ -143,7 +143,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// One question to the control socket, as `portcullis` itself asks it; starting that would cost more than the answer.
-fn ask(question: &Value) -> Result<Value> {
+pub(super) fn ask(question: &Value) -> Result<Value> {
     let failed = |source| Failure::io(SOCKET, source);
     let mut stream = UnixStream::connect(SOCKET).map_err(failed)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(failed)?;

@@ -5,6 +5,7 @@ mod api;
 mod archive;
 mod client;
 pub(crate) mod confined;
+mod crowd;
 mod documents;
 mod engine;
 mod faults;
