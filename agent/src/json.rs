@@ -14,7 +14,7 @@ pub(crate) fn write(lines: &mut Vec<u8>, value: &impl Serialize) {
 }
 
 /// A value as a line by itself.
-#[cfg(feature = "otlp")]
+#[cfg(any(test, feature = "otlp"))]
 pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
     line_by(|lines| write(lines, value))
 }
