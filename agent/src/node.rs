@@ -105,6 +105,9 @@ impl Node for Enforcer {
     }
 
     fn sweep(&self) -> Result<Vec<String>, Failure> {
+        for error in self.state().damaged()? {
+            warn!("changed policies do not reach the container of a record: {error}");
+        }
         Ok(Enforcer::sweep(self)?)
     }
 }

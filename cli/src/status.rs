@@ -28,6 +28,8 @@ struct Report {
     problems: Vec<RefusedFile>,
     containers: Vec<ArmedContainer>,
     unprotected: Vec<Unprotected>,
+    /// Records that cannot be read: changed policies do not reach their containers.
+    damaged_records: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +77,7 @@ pub(crate) fn status(config: Option<&Path>, format: Output) -> Result<Answer, Fa
         problems: policies.problems.iter().map(refused).collect(),
         containers: enforcer.list()?,
         unprotected: enforcer.state().unprotected()?,
+        damaged_records: enforcer.state().damaged()?.iter().map(ToString::to_string).collect(),
     };
     match format {
         Output::Json => output::json(&report)?,
@@ -84,6 +87,7 @@ pub(crate) fn status(config: Option<&Path>, format: Output) -> Result<Answer, Fa
         && report.backend_trouble.is_none()
         && report.problems.is_empty()
         && report.unprotected.is_empty()
+        && report.damaged_records.is_empty()
         && !agent_is_silent
         && report.agent.as_ref().is_none_or(agent_status::is_well)
         && report.containers.iter().all(|container| container.status != Status::Lost);
@@ -150,6 +154,9 @@ fn show(report: &Report) -> Result<(), Failure> {
     for container in &report.unprotected {
         let (name, reason) = (output::printable(&container.name), output::printable(&container.reason));
         output::line(&format!("UNPROTECTED {name} {}: {reason}", container.id))?;
+    }
+    for record in &report.damaged_records {
+        output::line(&format!("DAMAGED RECORD, changed policies do not reach its container: {}", output::printable(record)))?;
     }
     if report.containers.is_empty() {
         return output::line("no container is armed");

@@ -110,7 +110,7 @@ impl StateDir {
         read_json(&self.record("containers", id)?)
     }
 
-    /// All records of containers. What is damaged is left out; its name tells which it was.
+    /// All records of containers, without those that [`StateDir::damaged`] tells of.
     ///
     /// # Errors
     /// If the directory cannot be listed.
@@ -183,7 +183,7 @@ impl StateDir {
         read_json(&self.record("known", id)?)
     }
 
-    /// All containers that doors have seen.
+    /// All containers that doors have seen, without those that [`StateDir::damaged`] tells of.
     ///
     /// # Errors
     /// If the directory cannot be listed.
@@ -236,7 +236,7 @@ impl StateDir {
         files::remove(&self.record("containers", id)?)
     }
 
-    /// The containers that run without protection.
+    /// The containers that run without protection, without those that [`StateDir::damaged`] tells of.
     ///
     /// # Errors
     /// If the directory cannot be listed.
@@ -250,6 +250,18 @@ impl StateDir {
 
     pub(crate) fn remove_unprotected(&self, id: &str) -> Result<bool, Error> {
         files::remove(&self.record("unprotected", id)?)
+    }
+
+    /// What is wrong with each record that a listing leaves out. What is in force stays so; changed policies do not reach its
+    /// container.
+    ///
+    /// # Errors
+    /// If a directory cannot be listed.
+    pub fn damaged(&self) -> Result<Vec<Error>, Error> {
+        let mut damaged = self.read_all::<ContainerRecord>("containers")?.1;
+        damaged.append(&mut self.read_all::<Known>("known")?.1);
+        damaged.append(&mut self.read_all::<Unprotected>("unprotected")?.1);
+        Ok(damaged)
     }
 
     /// The rules of a set, by its hash: what rule ids in its events mean.
@@ -322,9 +334,20 @@ impl StateDir {
     }
 
     fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>, Error> {
+        Ok(self.read_all(kind)?.0)
+    }
+
+    /// The records of a kind, and what is wrong with those that cannot be read.
+    fn read_all<T: DeserializeOwned>(&self, kind: &str) -> Result<(Vec<T>, Vec<Error>), Error> {
         let directory = self.root.join(kind);
-        let names = self.record_names(kind)?;
-        Ok(names.iter().filter_map(|name| read_json(&directory.join(name)).ok().flatten()).collect())
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+        for name in self.record_names(kind)? {
+            match read_json(&directory.join(name)) {
+                Ok(record) => whole.extend(record),
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((whole, damaged))
     }
 
     fn record_names(&self, kind: &str) -> Result<Vec<String>, Error> {
@@ -374,5 +397,21 @@ mod tests {
             std::fs::write(state.known_dir().join(name), b"{}").unwrap();
         }
         assert_eq!(state.count_known().unwrap(), 2);
+    }
+    #[test]
+    fn a_damaged_record_is_told_and_the_others_are_listed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let state = StateDir::at(temporary.path());
+        state.create().unwrap();
+        let record = |id: &str| Unprotected { id: id.to_owned(), name: "web".to_owned(), reason: "r".to_owned(), at: 1 };
+        state.write_unprotected(&record("a")).unwrap();
+        assert!(state.damaged().unwrap().is_empty());
+        for kind in ["containers", "known", "unprotected"] {
+            std::fs::write(temporary.path().join(kind).join("bad.json"), b"{\"id\": ").unwrap();
+        }
+        assert_eq!(state.unprotected().unwrap().len(), 1);
+        let told: Vec<String> = state.damaged().unwrap().iter().map(Error::to_string).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told.iter().all(|text| text.contains("bad.json")), "{told:?}");
     }
 }
