@@ -176,6 +176,23 @@ impl Place {
         rename(&from, &to)
     }
 
+    /// Puts what was begun to what is there of the same build.
+    pub(crate) fn join(&self, build: &str) -> Result<(), Error> {
+        let (from, to) = (self.links().join(format!("{build}{NEW}")), self.build(build));
+        entries(&from)?.iter().try_for_each(|name| rename(&from.join(name), &to.join(name)))?;
+        remove(&from)
+    }
+
+    /// Removes the links of a build that are of other programs than these.
+    pub(crate) fn keep_programs(&self, build: &str, is_kept: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let directory = self.build(build);
+        for name in entries(&directory)?.into_iter().filter(|name| !is_kept(name)) {
+            let pin = directory.join(name);
+            fs::remove_file(&pin).map_err(|error| Error::file(pin, error))?;
+        }
+        Ok(())
+    }
+
     /// Removes every directory of links but that of one build.
     pub(crate) fn keep_only(&self, build: &str) -> Result<(), Error> {
         for name in entries(&self.links())? {
