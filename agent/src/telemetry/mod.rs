@@ -88,10 +88,14 @@ impl Telemetry {
             let watched = watched.clone();
             Source::new("events of processes", watched.reading(), move || Ok(watched.events()?))
         });
-        let of_accesses = watched.is_loaded().then(|| {
-            let watched = watched.clone();
-            Source::new("accesses", watched.reading_accesses(), move || Ok(watched.access_events()?))
-        });
+        let of_accesses = match watched.is_loaded() {
+            true => {
+                let (watched, awaited) = (watched.clone(), watched.awaited_accesses()?);
+                let source = Source::new("accesses", watched.reading_accesses(), move || Ok(watched.access_events()?));
+                Some(source.after(awaited))
+            }
+            false => None,
+        };
         let names = Names::new(state.clone(), host).by(Arc::clone(watched.config()));
         let teller = Teller::new(names, &telemetry, Arc::new(move || watched.take_repeats()));
         match backend {

@@ -361,6 +361,27 @@ fn repeats_are_told_as_such_whether_the_access_is_known_or_not() {
     assert_eq!((counted.file.denied, counted.file.passed), (1, 0), "what was told itself");
 }
 
+#[test]
+fn a_ring_that_nobody_asks_for_is_opened_with_the_first_who_does() {
+    use std::os::fd::AsRawFd as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let place = place(Visibility::default());
+    let signal = Arc::new(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap());
+    let asked = Arc::new(AtomicBool::new(false));
+    let is_asked = Arc::clone(&asked);
+    let is_there = Box::new(move || is_asked.load(Ordering::Relaxed));
+    let mut source = source(&place.accesses, &Reading::default()).after(ring::Awaited { signal: Arc::clone(&signal), is_there });
+    place.accesses(1, |_| {});
+    let now = std::time::Instant::now();
+    assert!(!source.open_in_time(now) && source.take().is_none());
+    assert_eq!(source.rest(now), std::time::Duration::MAX, "it waits for the signal alone");
+    assert_eq!(source.fd().unwrap().as_raw_fd(), signal.as_raw_fd());
+    asked.store(true, Ordering::Relaxed);
+    assert!(source.open_in_time(now) && source.take().is_some());
+    assert_ne!(source.fd().unwrap().as_raw_fd(), signal.as_raw_fd());
+}
+
 /// Puts a container on record whose cgroup is that of [`fake::exec`], and which asks for this.
 fn asks_for(place: &Place, visibility: &str) {
     let mut known = fake::known("asking", Door::Hook, Some(40));

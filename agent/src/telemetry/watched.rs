@@ -1,8 +1,9 @@
 //! The monitor of processes as the agent has it: loaded or not and why, and the table that its events fill.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use portcullis_ebpf::monitor::abi::WINDOW_NS;
@@ -10,11 +11,12 @@ use portcullis_ebpf::monitor::{AccessEvents, Classes, Monitor, ProcessEvents, Re
 use portcullis_ebpf::{Error, monitor};
 use portcullis_enforcer::{Known, MonitorEnabled};
 use portcullis_policy::ContainerFacts;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
 use super::own::Own;
-use super::ring::Reading;
+use super::ring::{Awaited, Reading};
 use crate::control::{AccessesStatus, MonitorStatus, VisibilityStatus};
 use crate::processes::{Processes, seed};
 
@@ -34,6 +36,8 @@ struct Inner {
     /// Why there is none, though it is wanted.
     trouble: Option<String>,
     accesses: Mutex<Accesses>,
+    /// Can be read once the programs of accesses are there.
+    accesses_signal: OnceLock<Arc<OwnedFd>>,
     own: Mutex<Own>,
     table: Mutex<Processes>,
     /// Events that were not told, as it was counted when it was last looked who lives.
@@ -138,6 +142,15 @@ impl Watched {
         self.0.accesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the ring of accesses waits for.
+    pub(super) fn awaited_accesses(&self) -> Result<Awaited, crate::Error> {
+        let failed = |errno: rustix::io::Errno| crate::Error::Thread { name: "telemetry", source: errno.into() };
+        let signal = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?);
+        let signal = Arc::clone(self.0.accesses_signal.get_or_init(|| signal));
+        let watched = self.clone();
+        Ok(Awaited { signal, is_there: Box::new(move || matches!(*watched.accesses(), Accesses::Loaded)) })
+    }
+
     /// Loads the programs of accesses, if nobody has asked for them before. Those of processes go on, and so do all numbers.
     pub(super) fn want_accesses(&self) {
         let mut accesses = self.accesses();
@@ -155,6 +168,12 @@ impl Watched {
                 Accesses::Refused(error.to_string())
             }
         };
+        let signal = self.0.accesses_signal.get().filter(|_| matches!(*accesses, Accesses::Loaded));
+        if let Some(signal) = signal
+            && let Err(error) = rustix::io::write(signal, &1u64.to_ne_bytes())
+        {
+            warn!("accesses are read when something else happens: {error}");
+        }
     }
 
     pub(super) fn reading(&self) -> Reading {
@@ -176,7 +195,7 @@ impl Watched {
         Ok(events)
     }
 
-    /// Begins to have the accesses told that somebody wants. As long as nobody does the ring is empty, and waits for nothing.
+    /// Begins to have the accesses told that somebody wants.
     pub(super) fn access_events(&self) -> Result<AccessEvents, Error> {
         let monitor = self.monitor()?;
         let events = monitor.access_events()?;
