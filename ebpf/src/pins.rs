@@ -111,7 +111,16 @@ impl Place {
 
     /// Waits until nobody else changes what is loaded. Held until the file is dropped.
     pub(crate) fn lock(&self) -> Result<File, Error> {
-        let (file, path) = self.lock_file("bpf.lock")?;
+        self.lock_exclusive("bpf.lock")
+    }
+
+    /// Waits until nobody else loads a monitor, likewise. Taken before the other.
+    pub(crate) fn lock_loading(&self) -> Result<File, Error> {
+        self.lock_exclusive("monitor.lock")
+    }
+
+    fn lock_exclusive(&self, name: &str) -> Result<File, Error> {
+        let (file, path) = self.lock_file(name)?;
         flock(&file, FlockOperation::LockExclusive).map_err(|error| Error::file(path, error))?;
         Ok(file)
     }

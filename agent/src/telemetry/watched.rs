@@ -52,6 +52,8 @@ enum Accesses {
     /// Nobody has asked for them.
     #[default]
     Unasked,
+    /// They are being loaded.
+    Loading,
     /// They are there.
     Loaded,
     /// The kernel does not take them.
@@ -63,7 +65,7 @@ impl Accesses {
     fn trouble(&self) -> Option<&String> {
         match self {
             Accesses::Refused(trouble) => Some(trouble),
-            Accesses::Unasked | Accesses::Loaded => None,
+            Accesses::Unasked | Accesses::Loading | Accesses::Loaded => None,
         }
     }
 }
@@ -153,11 +155,15 @@ impl Watched {
 
     /// Loads the programs of accesses, if nobody has asked for them before. Those of processes go on, and so do all numbers.
     pub(super) fn want_accesses(&self) {
-        let mut accesses = self.accesses();
-        if !self.is_loaded() || !matches!(*accesses, Accesses::Unasked) {
-            return;
+        {
+            let mut accesses = self.accesses();
+            if !self.is_loaded() || !matches!(*accesses, Accesses::Unasked) {
+                return;
+            }
+            // Not locked while it is done: who reads the rings looks at it.
+            *accesses = Accesses::Loading;
         }
-        *accesses = match Monitor::load(Watch::Accesses) {
+        let loaded = match Monitor::load(Watch::Accesses) {
             Ok(monitor) => {
                 monitor.notes().iter().for_each(|note| info!("{note}"));
                 info!("accesses are told from now on, as a container asks for them");
@@ -168,7 +174,8 @@ impl Watched {
                 Accesses::Refused(error.to_string())
             }
         };
-        let signal = self.0.accesses_signal.get().filter(|_| matches!(*accesses, Accesses::Loaded));
+        let signal = self.0.accesses_signal.get().filter(|_| matches!(loaded, Accesses::Loaded));
+        *self.accesses() = loaded;
         if let Some(signal) = signal
             && let Err(error) = rustix::io::write(signal, &1u64.to_ne_bytes())
         {

@@ -38,7 +38,8 @@ pub(crate) struct Sizes {
 pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes, watch: Watch) -> Result<Vec<String>, Error> {
     let own = place.monitor();
     place.mount()?;
-    let _lock = place.lock()?;
+    let _loading = place.lock_loading()?;
+    let mut lock = Some(place.lock()?);
     place.create()?;
     own.create()?;
     let mut programs = programs(&Elf::parse(object.bytes)?)?;
@@ -56,19 +57,24 @@ pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes, watch: Watch
     let pinned = pins::entries(&own.build(&build))?;
     let missing: Vec<&Program> = programs.iter().filter(|program| !pinned.contains(&program.name)).collect();
     if !missing.is_empty() {
+        // All maps are there where something is added. Then containers that are armed meanwhile don't wait for the verifier.
+        let is_added = !pinned.is_empty();
+        lock = lock.filter(|_| !is_added);
         let attached = attach(place, object, &build, &missing, sizes);
         sys::return_free_memory();
+        lock = Some(lock.map_or_else(|| place.lock(), Ok)?);
         if let Err(error) = attached {
             own.abandon(&build)?;
             return Err(error);
         }
         // Those that are there already go on: what they have told and missed is counted on.
-        if pinned.is_empty() { own.settle(&build)? } else { own.join(&build)? }
+        if is_added { own.join(&build)? } else { own.settle(&build)? }
     }
     hand_over(&own, &build)?;
     own.keep_only(&build)?;
     own.keep_programs(&build, |name| programs.iter().any(|program| program.name == name))?;
     own.clear_other_layouts()?;
+    drop(lock);
     Ok(notes)
 }
 

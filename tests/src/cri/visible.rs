@@ -22,10 +22,10 @@ const TOLD_LIMIT: Duration = Duration::from_secs(30);
 /// Events of one moment come within this.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Runs the test.
+/// Runs the test, where tests are not kept short: programs are loaded in it, which takes half a minute on an emulated processor.
 pub(super) fn run(guest: &Guest, engine: &Engine, report: &mut Report) {
     const NAME: &str = "cri/visibility";
-    if guest.wants(NAME) && !guest.without {
+    if guest.wants(NAME) && !guest.without && !guest.ci {
         let begun = Instant::now();
         report.run(NAME, || annotated(guest, engine));
         println!("# visibility of a pod: {} s", begun.elapsed().as_secs());
