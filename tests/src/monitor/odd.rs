@@ -49,7 +49,10 @@ pub(super) fn run(guest: &Guest, report: &mut Report, root: &Path, arena: &mut A
     test("numbers-again", &mut || numbers_again(guest, arena));
     test("bytes-that-are-no-text", &mut || no_text(guest, root, arena));
     test("arguments-of-64-KiB", &mut || long_arguments(guest, root, arena));
-    test("clock-is-set", &mut || clock_is_set(guest, arena, true));
+    // Back is the harder of the two, and followed by on again.
+    if !guest.ci {
+        test("clock-is-set", &mut || clock_is_set(guest, arena, true));
+    }
     test("clock-is-set-back", &mut || clock_is_set(guest, arena, false));
     let restarts = [("agent-killed", Signal::KILL), ("agent-ends", Signal::TERM)];
     for (name, signal) in restarts.into_iter().take(if guest.ci { 1 } else { 2 }) {
@@ -229,7 +232,7 @@ fn disorder<'a>(lines: impl Iterator<Item = &'a Read>) -> (usize, usize) {
         let of = (line["container"]["id"].to_string(), line["cpu"].as_u64().unwrap_or(u64::MAX));
         let number = line["sequence"].as_u64().unwrap_or_default();
         disordered += usize::from(numbers.insert(of, number).is_some_and(|before| before >= number));
-        undated += usize::from(!line["time"].as_str().is_some_and(|time| humantime::parse_rfc3339(time).is_ok()));
+        undated += usize::from(line["time"].as_str().is_none_or(|time| humantime::parse_rfc3339(time).is_err()));
     }
     (disordered, undated)
 }

@@ -74,7 +74,10 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     let mut asking = None;
     report.run("monitor/visible/the-first-who-asks", || scene.the_first_who_asks(&mut asking));
     report.run("monitor/visible/none", || scene.none());
-    report.run("monitor/visible/namespace", || scene.namespace());
+    // Where tests are kept short, the kernel's part of it is that of an annotation, and `plain` is who says nothing.
+    if !scene.guest.ci {
+        report.run("monitor/visible/namespace", || scene.namespace());
+    }
     if let Some(asking) = &mut asking {
         report.run("monitor/visible/said", || scene.said());
         report.run("monitor/visible/agent-killed", || scene.restarted(asking, Signal::KILL));
@@ -265,7 +268,9 @@ impl Scene<'_> {
     fn podman(&mut self, podman: &Podman) -> Outcome {
         let annotation = format!("{VISIBILITY_ANNOTATION}=process,file");
         let script = ": < /etc/hosts; /bin/cat /dev/null; exit 0";
-        for (name, options) in [("with", &["--annotation", annotation.as_str()][..]), ("without", &[])] {
+        let containers = [("with", &["--annotation", annotation.as_str()][..]), ("without", &[])];
+        let both = if self.guest.ci { 1 } else { 2 };
+        for (name, options) in containers.into_iter().take(both) {
             let options = [&["--rm", "--name", name][..], options].concat();
             let outcome = podman.run(&options, &["/bin/sh", "-c", script])?;
             if !outcome.success() {
@@ -274,11 +279,11 @@ impl Scene<'_> {
         }
         let executed = |lines: &[Read], id: &str| lines.iter().filter(|read| read.is_of(id) && read.is_execution()).count();
         let opened = |lines: &[Read], id: &str| lines.iter().filter(|read| is_access_of(read, id, "/etc/hosts")).count();
-        let is_enough = |lines: &[Read]| Ok(executed(lines, "without") >= 2 && opened(lines, "with") >= 1);
+        let is_enough = |lines: &[Read]| Ok((both == 1 || executed(lines, "without") >= 2) && opened(lines, "with") >= 1);
         let lines = read_until(&mut self.reader, is_enough)?;
         let files_of_other = lines.iter().filter(|read| read.is_of("without") && read.is_access()).count();
         let left = Monitor::open().and_then(|monitor| monitor.overrides()).map_err(unusable)?;
-        let is_right = executed(&lines, "with") >= 2 && executed(&lines, "without") >= 2 && opened(&lines, "with") == 1;
+        let is_right = executed(&lines, "with") >= 2 && opened(&lines, "with") == 1 && is_enough(&lines)?;
         Ok(if is_right && files_of_other == 0 && left.is_empty() { Ok(()) } else { Err(format!("{left:?}, {lines:#?}")) })
     }
 }
