@@ -126,7 +126,7 @@ fn agent(storm: Storm, directory: &Path) -> Result<(), Failed> {
         let config = Config { policy_dir: directory.join("policies"), state_dir: directory.join("state"), ..Config::default() };
         let enforcer = Arc::new(Enforcer::open(config)?);
         let visibility = Visibility { host: storm.classes(), containers: Classes::NONE };
-        let monitor = Monitor { enabled: MonitorEnabled::Yes, visibility };
+        let monitor = Monitor { enabled: MonitorEnabled::Yes, visibility, ..Monitor::default() };
         let telemetry = Telemetry::from_kernel(enforcer.state().clone(), Host::default(), monitor, Backend::Bpf)?;
         let file = FileSink {
             path: directory.join("events"),

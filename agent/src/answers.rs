@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::alerts::line::meant;
 use crate::control::{
     AgentStatus, AlertsStatus, Answers, Call, ContainersStatus, LogsStatus, NriStatus, PoliciesStatus, PolicyProblem, PolicyRow,
-    PolicyTable, Refusal, RefusalKind, Tree, Who,
+    PolicyTable, Refusal, RefusalKind, Tree, VisibilityStatus, Who,
 };
 use crate::node::Node;
 use crate::processes::{Container, Key, Members};
@@ -62,6 +62,11 @@ impl<N: Node> Desk<N> {
         let page = self.book.page();
         let (alerts, logs) = (self.telemetry.alerts.counters(), self.telemetry.logs.counters());
         let (monitor, accesses) = self.telemetry.watched_status();
+        let known = self.node.count_known().map_err(failed)?;
+        let visibility = match monitor.loaded {
+            true => self.telemetry.watched.visibility_status(known),
+            false => VisibilityStatus::default(),
+        };
         Ok(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -73,11 +78,7 @@ impl<N: Node> Desk<N> {
                 problems: page.problems,
                 unreadable: page.unreadable,
             },
-            containers: ContainersStatus {
-                known: self.node.count_known().map_err(failed)?,
-                leaving: page.leaving,
-                troubles: page.troubles.into_values().collect(),
-            },
+            containers: ContainersStatus { known, leaving: page.leaving, troubles: page.troubles.into_values().collect() },
             nri: NriStatus {
                 required: self.nri_required,
                 connections: self.connections.iter().map(|connection| connection()).collect(),
@@ -93,6 +94,7 @@ impl<N: Node> Desk<N> {
             },
             monitor,
             accesses,
+            visibility,
             logs: LogsStatus { logs: logs.items, readers: logs.readers, waiting: logs.waiting, lost: logs.lost },
             sinks: self.sinks.iter().map(sinks::Account::status).collect(),
         })
@@ -138,7 +140,8 @@ impl<N: Node> Desk<N> {
             policies.policies.iter().filter(|policy| applies(policy, &known.facts).is_ok()).map(|policy| policy.id()).collect();
         selected.sort();
         let trouble = self.book.page().troubles.remove(&known.facts.id);
-        Ok(Who { known, policies: selected, trouble })
+        let visibility = Some(self.telemetry.watched.visible(&known.facts)).filter(|_| self.telemetry.watched.is_loaded());
+        Ok(Who { known, policies: selected, trouble, visibility })
     }
 
     fn policies(&self) -> Result<PolicyTable, Refusal> {

@@ -52,7 +52,7 @@ async fn serve(enforcer: Arc<Enforcer>, options: &AgentOptions, messages: Messag
     let mut stops = [handler(SignalKind::terminate(), "SIGTERM")?, handler(SignalKind::interrupt(), "SIGINT")?];
     let notifier = Notifier::from_environment();
     let settings = settings(&enforcer, options.started_by_runtime);
-    let monitor = enforcer.config().monitor;
+    let monitor = enforcer.config().monitor.clone();
     let telemetry = Telemetry::from_kernel(enforcer.state().clone(), settings.host.clone(), monitor, enforcer.chosen().backend)?;
     let mut service = Service::start(enforcer, &settings, telemetry.clone(), messages).await?;
     info!(version = env!("CARGO_PKG_VERSION"), socket = %settings.control_socket.display(), "ready: {}", service.summary());

@@ -117,7 +117,7 @@ impl Service {
         let first = Arc::clone(&node);
         let started = tokio::task::spawn_blocking(move || reconcile::start(first)).await;
         let (inbox, book) = started.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-        forward(changes, inbox.clone())?;
+        forward(changes, inbox.clone(), telemetry.clone())?;
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -215,14 +215,24 @@ impl Service {
     }
 }
 
-/// Passes what the watch tells to the reconciler, which was not there yet when the watch began.
-fn forward(changes: std::sync::mpsc::Receiver<Change>, inbox: Inbox) -> Result<(), Error> {
+/// Passes what the watch tells to the reconciler, which was not there yet when the watch began, and to who keeps visibilities.
+fn forward(changes: std::sync::mpsc::Receiver<Change>, inbox: Inbox, telemetry: Telemetry) -> Result<(), Error> {
+    // Who came before the watch began.
+    telemetry.records_changed(None);
     let pass = move || {
         for change in changes {
-            inbox.send(match change {
-                Change::Policies => Task::Reload(None),
-                Change::Known(ids) => Task::Recorded(ids),
-            });
+            match change {
+                Change::Policies => {
+                    // Also told when events were lost.
+                    telemetry.records_changed(None);
+                    inbox.send(Task::Reload(None));
+                }
+                Change::Known(ids) => {
+                    telemetry.records_changed(Some(ids.clone()));
+                    inbox.send(Task::Recorded(ids));
+                }
+                Change::Left(ids) => telemetry.records_changed(Some(ids)),
+            }
         }
     };
     let failed = |source| Error::Thread { name: "changes", source };

@@ -1,6 +1,9 @@
 //! The agent's part of `portcullis status`.
 
-use portcullis_agent::control::{AccessesStatus, AgentStatus, ConnectionStatus, Link, LogsStatus, MonitorStatus, SinkStatus};
+use portcullis_agent::control::{
+    AccessesStatus, AgentStatus, ConnectionStatus, Link, LogsStatus, MonitorStatus, SinkStatus, UntoldVisibility,
+    VisibilityStatus,
+};
 
 use crate::failure::Failure;
 use crate::output::{self, printable};
@@ -45,6 +48,7 @@ pub(crate) fn show(agent: &AgentStatus) -> Result<(), Failure> {
     agent.sinks.iter().try_for_each(|sink| output::line(&sink_line(sink)))?;
     monitor_lines(&agent.monitor, &agent.logs).iter().try_for_each(|line| output::line(line))?;
     access_lines(&agent.accesses).iter().try_for_each(|line| output::line(line))?;
+    visibility_lines(&agent.visibility).iter().try_for_each(|line| output::line(line))?;
     for trouble in &containers.troubles {
         output::line(&format!(
             "NOT UP TO DATE {} {} ({} attempts): {}",
@@ -102,6 +106,26 @@ fn access_lines(accesses: &AccessesStatus) -> Vec<String> {
     lines
 }
 
+fn visibility_lines(visibility: &VisibilityStatus) -> Vec<String> {
+    let VisibilityStatus { process, file, network, capabilities, own, left_out, untold, trouble } = visibility;
+    let mut lines = Vec::new();
+    if *own > 0 {
+        lines.push(format!(
+            "told of containers: process of {process}, file of {file}, network of {network}, capabilities of {capabilities}; {own} say so themselves"
+        ));
+    }
+    if *left_out > 0 {
+        lines.push(format!(
+            "NOT AS ASKED FOR the accesses of {left_out} of them: the kernel has no room, and tells of them as of others"
+        ));
+    }
+    lines.extend(trouble.as_ref().map(|reason| format!("NOT AS ASKED FOR what is told of containers: {}", printable(reason))));
+    lines.extend(untold.iter().map(|UntoldVisibility { id, name, why }| {
+        format!("NOT TOLD of {} {}: {}", printable(name), printable(id), printable(why))
+    }));
+    lines
+}
+
 fn show_connection(connection: &ConnectionStatus, required: bool) -> Result<(), Failure> {
     let socket =
         connection.socket.as_ref().map_or_else(|| "started by the runtime".to_owned(), |path| path.display().to_string());
@@ -141,6 +165,7 @@ mod tests {
             monitor,
             logs: Default::default(),
             accesses: Default::default(),
+            visibility: Default::default(),
             sinks: Vec::new(),
         }
     }
@@ -165,6 +190,21 @@ mod tests {
         assert_eq!(access_lines(&wanted), [told]);
         let refused = access_lines(&AccessesStatus { trouble: Some("no\n".to_owned()), ..wanted });
         assert_eq!(refused, ["NOT TOLD accesses: no\\n"]);
+    }
+
+    #[test]
+    fn what_containers_ask_for_is_counted_and_what_is_not_told_is_said() {
+        assert_eq!(
+            visibility_lines(&VisibilityStatus { process: 9, ..Default::default() }),
+            [""; 0],
+            "as the configuration says"
+        );
+        let untold = UntoldVisibility { id: "c1".to_owned(), name: "web\n".to_owned(), why: "it has \"dns\"".to_owned() };
+        let status = VisibilityStatus { process: 9, file: 2, own: 3, left_out: 1, untold: vec![untold], ..Default::default() };
+        let lines = visibility_lines(&status);
+        assert_eq!(lines[0], "told of containers: process of 9, file of 2, network of 0, capabilities of 0; 3 say so themselves");
+        assert!(lines[1].starts_with("NOT AS ASKED FOR the accesses of 1 of them"), "{lines:?}");
+        assert_eq!((lines.len(), lines[2].as_str()), (3, "NOT TOLD of web\\n c1: it has \"dns\""));
     }
 
     #[test]

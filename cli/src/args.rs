@@ -205,9 +205,9 @@ pub(crate) struct Events {
 pub(crate) enum Class {
     /// Denials and audited operations.
     Alert,
-    /// What containers execute, and hosts where monitor.hostVisibility says so.
+    /// What containers execute, where monitor.visibility or their annotation says so; hosts where hostVisibility does.
     Process,
-    /// What they open and change, where monitor.visibility or hostVisibility has file.
+    /// What they open and change, where one of these has file.
     File,
     /// Their sockets, where it has network.
     Network,

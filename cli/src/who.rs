@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use portcullis_agent::alerts::line::meant;
-use portcullis_agent::control::{Call, Trouble, Who};
+use portcullis_agent::control::{Call, Trouble, Visibility, Who};
 use portcullis_enforcer::{ArmedContainer, Config, Enforcer, Status};
 use portcullis_policy::meaning::RuleSet;
 use portcullis_policy::report::summary;
@@ -38,6 +38,15 @@ struct Shown<'a> {
     rules: Vec<ShownRule>,
     /// Why the agent could not bring it to the present policies.
     trouble: Option<&'a Trouble>,
+    /// What is told of it.
+    visibility: Option<&'a Visibility>,
+}
+
+#[derive(Serialize)]
+struct Untouched<'a> {
+    #[serde(flatten)]
+    known: &'a portcullis_enforcer::Known,
+    visibility: Option<&'a Visibility>,
 }
 
 #[derive(Serialize)]
@@ -56,8 +65,8 @@ pub(crate) fn who(config: Option<&Path>, name: &str, format: Output) -> Result<A
     };
     let id = known.container.record.id.clone();
     let (agents, _): (Option<Who>, _) = agent::ask_or_tell(&config, Call::Who { container: id });
-    let trouble = agents.and_then(|who| who.trouble);
-    let trouble = trouble.as_ref();
+    let (trouble, visibility) = agents.map(|who| (who.trouble, who.visibility)).unwrap_or_default();
+    let (trouble, visibility) = (trouble.as_ref(), visibility.as_ref());
     let rules: Vec<ShownRule> = known
         .set
         .rules
@@ -70,26 +79,30 @@ pub(crate) fn who(config: Option<&Path>, name: &str, format: Output) -> Result<A
         })
         .collect();
     match format {
-        Output::Json => output::json(&Shown { container: &known.container, rules, trouble })?,
-        Output::Table => show(&known.container, &rules, trouble)?,
+        Output::Json => output::json(&Shown { container: &known.container, rules, trouble, visibility })?,
+        Output::Table => show(&known.container, &rules, trouble, visibility)?,
     }
     Ok(Answer::Yes)
 }
 
 /// A container that is known and for which no policy is.
 fn untouched(config: Config, name: &str, format: Output) -> Result<Answer, Failure> {
-    let mut found = meant(Enforcer::open(config)?.state().all_known()?, name, |known| (&known.facts.id, &known.facts.name));
+    let mut found =
+        meant(Enforcer::open(config.clone())?.state().all_known()?, name, |known| (&known.facts.id, &known.facts.name));
     if found.len() > 1 {
         return Err(Failure::Ambiguous { prefix: name.to_owned(), count: found.len() });
     }
     let known = found.pop().ok_or_else(|| Failure::NoSuchContainer(name.to_owned()))?;
+    let (agents, _): (Option<Who>, _) = agent::ask_or_tell(&config, Call::Who { container: known.facts.id.clone() });
+    let visibility = agents.and_then(|who| who.visibility);
     match format {
-        Output::Json => output::json(&known)?,
+        Output::Json => output::json(&Untouched { known: &known, visibility: visibility.as_ref() })?,
         Output::Table => {
             let facts = &known.facts;
             output::line(&format!("{}  {}", output::printable(&facts.name), facts.id))?;
             output::line(&format!("  image     {}", output::printable(&facts.image)))?;
             output::line("  state     not armed: no policy is for it")?;
+            visibility.iter().flat_map(visibility_lines).try_for_each(|line| output::line(&line))?;
             for (key, value) in &facts.labels {
                 output::line(&format!("  label     {}", output::printable(&format!("{key}={value}"))))?;
             }
@@ -98,7 +111,20 @@ fn untouched(config: Config, name: &str, format: Output) -> Result<Answer, Failu
     Ok(Answer::Yes)
 }
 
-fn show(container: &ArmedContainer, rules: &[ShownRule], trouble: Option<&Trouble>) -> Result<(), Failure> {
+/// What is told of a container, as lines.
+fn visibility_lines(visibility: &Visibility) -> Vec<String> {
+    let Visibility { classes, by, untold } = visibility;
+    let classes = if classes.is_empty() { "nothing but alerts".to_owned() } else { classes.join(", ") };
+    let told = format!("  told      {}, by {by}", output::printable(&classes));
+    std::iter::once(told).chain(untold.as_ref().map(|why| format!("  NOT TOLD: {}", output::printable(why)))).collect()
+}
+
+fn show(
+    container: &ArmedContainer,
+    rules: &[ShownRule],
+    trouble: Option<&Trouble>,
+    visibility: Option<&Visibility>,
+) -> Result<(), Failure> {
     let record = &container.record;
     let state = match container.status {
         Status::Armed if record.audited => "armed, audited only: nothing is denied",
@@ -118,6 +144,7 @@ fn show(container: &ArmedContainer, rules: &[ShownRule], trouble: Option<&Troubl
         None => "  by        BPF LSM".to_owned(),
     })?;
     output::line(&format!("  tasks     {}", container.tasks))?;
+    visibility.into_iter().flat_map(visibility_lines).try_for_each(|line| output::line(&line))?;
     let policies = if record.policies.is_empty() { "none any more".to_owned() } else { record.policies.join(", ") };
     output::line(&format!("  policies  {} (generation {})", output::printable(&policies), record.generation))?;
     if record.unenforced > 0 {

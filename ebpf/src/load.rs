@@ -123,7 +123,7 @@ fn attach_all(
 ) -> Result<(), Error> {
     let directory = place.begin(build)?;
     let mut ebpf = open_object(object.bytes, host, ladder, Some(place))?;
-    verify(&mut ebpf, present)?;
+    verify(&mut ebpf, &present.iter().collect::<Vec<_>>())?;
     for program in present {
         attach_and_pin(&mut ebpf, program, &directory)?;
     }
@@ -182,11 +182,11 @@ pub(crate) fn open_object(object: &[u8], host: &Host, ladder: Ladder, place: Opt
 }
 
 /// Gives every program to the verifier. That takes most of the time, and the kernel verifies several at once.
-pub(crate) fn verify(ebpf: &mut Ebpf, present: &[Program]) -> Result<(), Error> {
+pub(crate) fn verify(ebpf: &mut Ebpf, present: &[&Program]) -> Result<(), Error> {
     let btf = aya::Btf::from_sys_fs().map_err(|error| Error::Btf(error.to_string()))?;
     let mut work: Vec<(&Program, &mut AyaProgram)> = ebpf
         .programs_mut()
-        .filter_map(|(name, loaded)| present.iter().find(|program| program.name == name).map(|p| (p, loaded)))
+        .filter_map(|(name, loaded)| present.iter().find(|program| program.name == name).map(|p| (*p, loaded)))
         .collect();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = work.len().div_ceil(threads).max(1);

@@ -111,7 +111,16 @@ impl Place {
 
     /// Waits until nobody else changes what is loaded. Held until the file is dropped.
     pub(crate) fn lock(&self) -> Result<File, Error> {
-        let (file, path) = self.lock_file("bpf.lock")?;
+        self.lock_exclusive("bpf.lock")
+    }
+
+    /// Waits until nobody else loads a monitor, likewise. Taken before the other.
+    pub(crate) fn lock_loading(&self) -> Result<File, Error> {
+        self.lock_exclusive("monitor.lock")
+    }
+
+    fn lock_exclusive(&self, name: &str) -> Result<File, Error> {
+        let (file, path) = self.lock_file(name)?;
         flock(&file, FlockOperation::LockExclusive).map_err(|error| Error::file(path, error))?;
         Ok(file)
     }
@@ -174,6 +183,23 @@ impl Place {
             rename(&to, &aside)?;
         }
         rename(&from, &to)
+    }
+
+    /// Puts what was begun to what is there of the same build.
+    pub(crate) fn join(&self, build: &str) -> Result<(), Error> {
+        let (from, to) = (self.links().join(format!("{build}{NEW}")), self.build(build));
+        entries(&from)?.iter().try_for_each(|name| rename(&from.join(name), &to.join(name)))?;
+        remove(&from)
+    }
+
+    /// Removes the links of a build that are of other programs than these.
+    pub(crate) fn keep_programs(&self, build: &str, is_kept: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let directory = self.build(build);
+        for name in entries(&directory)?.into_iter().filter(|name| !is_kept(name)) {
+            let pin = directory.join(name);
+            fs::remove_file(&pin).map_err(|error| Error::file(pin, error))?;
+        }
+        Ok(())
     }
 
     /// Removes every directory of links but that of one build.

@@ -29,6 +29,7 @@
 //!   enabled: auto            # true and false say whether its absence is trouble, or it is not to be used
 //!   visibility: [process]    # what containers do that is an event, of process (what they execute), file, network, capabilities
 //!   hostVisibility: []       # the same of the host's processes
+//!   namespaces: {}           # in place of visibility for containers of these, as in `shop: [process, file]`
 //! sinks:                     # where the agent puts events by itself
 //!   file:                    # a file of lines, rotated by its size
 //!     path: /var/log/portcullis/events.json
@@ -45,6 +46,7 @@
 //! Every field may be left out, and so may the file.
 
 mod feeder;
+mod fields;
 mod monitor;
 mod sinks;
 
@@ -53,9 +55,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use portcullis_policy::meaning::{Posture, Postures};
-use saphyr_parser::{Event, Marker, Parser};
 
 pub use self::feeder::{Feeder, Protection, Tcp, Tls};
+use self::fields::{Field, Wrong, fields};
 pub use self::monitor::{Monitor, MonitorEnabled};
 pub use self::sinks::{FileSink, LineFormat, OtlpSink, SinkEvents, Sinks};
 use crate::backend::BackendChoice;
@@ -68,16 +70,19 @@ pub const MAX_CONFIG_BYTES: u64 = 64 << 10;
 
 /// The field that is a list of paths.
 const SOCKETS_FIELD: &str = "nri.sockets";
+/// The field whose fields are lists, by the names of namespaces.
+const NAMESPACES_FIELD: &str = "monitor.namespaces.NAME";
 /// The fields that are lists: of what, and an example.
-const LISTS: [(&str, &str, &str); 3] = [
+const LISTS: [(&str, &str, &str); 4] = [
     (SOCKETS_FIELD, "paths", "sockets: [/var/run/nri/nri.sock]"),
     ("monitor.visibility", "classes", "visibility: [process]"),
     ("monitor.hostVisibility", "classes", "hostVisibility: [process]"),
+    (NAMESPACES_FIELD, "classes", "NAME: [process]"),
 ];
 /// Most sockets that can be named.
 const MAX_SOCKETS: usize = 16;
 
-const FIELDS: [&str; 31] = [
+const FIELDS: [&str; 32] = [
     "policyDir",
     "stateDir",
     "backend",
@@ -101,6 +106,7 @@ const FIELDS: [&str; 31] = [
     "monitor.enabled",
     "monitor.visibility",
     "monitor.hostVisibility",
+    NAMESPACES_FIELD,
     "sinks.file.path",
     "sinks.file.format",
     "sinks.file.what",
@@ -248,8 +254,8 @@ impl Config {
     }
 
     fn set(&mut self, field: &Field, feeder: &mut feeder::Written, sinks: &mut sinks::Written) -> Result<(), String> {
-        if let (Some((name, _, example)), None) = (list(&field.name), &field.list) {
-            return Err(format!("{name} is a list, like `{example}`"));
+        if let (Some((_, _, example)), None) = (list(&field.name), &field.list) {
+            return Err(format!("{} is a list, like `{example}`", field.name));
         }
         let value = field.value.as_str();
         match field.name.as_str() {
@@ -299,6 +305,7 @@ impl Config {
 
 /// The list by this name.
 fn list(name: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    let name = if monitor::namespace(name).is_some() { NAMESPACES_FIELD } else { name };
     LISTS.into_iter().find(|(list, ..)| *list == name)
 }
 
@@ -331,87 +338,6 @@ fn posture(field: &Field) -> Result<Posture, String> {
         "block" => Ok(Posture::Block),
         value => Err(format!("{} is `{value}`; write audit or block", field.name)),
     }
-}
-
-/// A leaf of the file, by the names that lead to it.
-struct Field {
-    name: String,
-    value: String,
-    /// The values of a list; then there is no other.
-    list: Option<Vec<String>>,
-    at: (usize, usize),
-}
-
-type Wrong = ((usize, usize), String);
-
-/// Flattens mappings of mappings of scalars; anything else is wrong, but for the lists.
-fn fields(text: &str) -> Result<Vec<Field>, Wrong> {
-    let mut fields: Vec<Field> = Vec::new();
-    let mut path: Vec<String> = Vec::new();
-    let mut key: Option<(String, (usize, usize))> = None;
-    let mut open_list: Option<Field> = None;
-    let mut depth = 0usize;
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| (place(*error.marker()), format!("this is not YAML: {}", error.info())))?;
-        let at = place(span.start);
-        match event {
-            Event::MappingStart(..) if open_list.is_some() => {
-                let of = open_list
-                    .as_ref()
-                    .and_then(|field| list(&field.name))
-                    .map(|(name, of, _)| format!("{name} is a list of {of}"));
-                return Err((at, of.unwrap_or_default()));
-            }
-            Event::MappingStart(..) => {
-                depth += 1;
-                match key.take() {
-                    Some((name, _)) => path.push(name),
-                    None if depth > 1 => return Err((at, "a field cannot be a mapping".to_owned())),
-                    None => {}
-                }
-            }
-            Event::MappingEnd => {
-                depth -= 1;
-                path.pop();
-            }
-            // What an empty document is to YAML.
-            Event::Scalar(value, ..) if depth == 0 && (value.is_empty() || value == "~") => {}
-            Event::Scalar(..) if depth == 0 => {
-                return Err((at, "the file is a mapping of fields, like `failPolicy: enforce`".to_owned()));
-            }
-            Event::Scalar(value, ..) => match (&mut open_list, key.take()) {
-                (Some(list), _) => list.list.get_or_insert_default().push(value.into_owned()),
-                (None, None) => key = Some((value.into_owned(), at)),
-                (None, Some((name, _))) => {
-                    let name = full_name(&fields, &path, &name).map_err(|message| (at, message))?;
-                    fields.push(Field { name, value: value.into_owned(), list: None, at });
-                }
-            },
-            Event::SequenceStart(..) => {
-                let name = key.take().map(|(name, _)| full_name(&fields, &path, &name)).transpose();
-                match name.map_err(|message| (at, message))? {
-                    Some(name) if list(&name).is_some() && open_list.is_none() => {
-                        open_list = Some(Field { name, value: String::new(), list: Some(Vec::new()), at });
-                    }
-                    _ => return Err((at, format!("no field but {} is a list", LISTS.map(|(name, ..)| name).join(", ")))),
-                }
-            }
-            Event::SequenceEnd => fields.extend(open_list.take()),
-            Event::Alias(_) => return Err((at, "aliases are not supported here; write the value".to_owned())),
-            _ => {}
-        }
-    }
-    Ok(fields)
-}
-
-/// A field by all the names that lead to it. None may be there twice.
-fn full_name(fields: &[Field], path: &[String], name: &str) -> Result<String, String> {
-    let name = path.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
-    if fields.iter().any(|field| field.name == name) { Err(format!("{name} is there twice; remove one")) } else { Ok(name) }
-}
-
-fn place(marker: Marker) -> (usize, usize) {
-    (marker.line(), marker.col() + 1)
 }
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ impl Enforcer {
     /// # Errors
     /// If something of it could not be undone; everything else was, and it may be tried again.
     pub fn disarm(&self, id: &str) -> Result<bool, Error> {
+        self.hide(id);
         let known = self.state.remove_known(id)?;
         let unprotected = self.state.remove_unprotected(id)?;
         let _lock = self.state.lock()?;

@@ -34,6 +34,7 @@ mod state;
 mod tables;
 mod tenants;
 pub mod unknown;
+mod visibility;
 
 pub use backend::{BackendChoice, Chosen, Reason};
 pub use config::{
@@ -53,3 +54,4 @@ pub use root::ContainerRoot;
 pub use state::{StateDir, hex};
 pub use tenants::Tenants;
 pub use unknown::Missing;
+pub use visibility::{MAX_VISIBILITY_BYTES, VISIBILITY_ANNOTATION, Visible, VisibleBy, words_of};

@@ -82,12 +82,14 @@ impl Enforcer {
         self.state().known(id)
     }
 
-    /// Records who and where a container is.
+    /// Records who and where a container is, and has told of it what it asks for.
     ///
     /// # Errors
     /// If the record cannot be written.
     pub fn remember(&self, known: &Known) -> Result<(), Error> {
-        self.state().write_known(known)
+        self.state().write_known(known)?;
+        self.show(known);
+        Ok(())
     }
 
     /// The container's process waits to execute its entrypoint: whatever its policies say is in force when this returns.

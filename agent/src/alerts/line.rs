@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_ebpf::abi::op;
+use portcullis_ebpf::monitor::Classes;
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::ContainerRecord;
 use portcullis_enforcer::automaton::call_at;
@@ -112,6 +113,9 @@ pub struct Container {
     pub(crate) labels: String,
     #[serde(skip)]
     pub(crate) owner: Option<Owner>,
+    /// What is told of it, where it or its namespace says so.
+    #[serde(skip)]
+    pub(crate) visibility: Option<Classes>,
 }
 
 #[derive(Debug)]
@@ -225,18 +229,19 @@ impl Container {
             pod: record.pod.clone(),
             labels: labels(&record.labels),
             owner: record.owner.clone(),
+            visibility: None,
         }
     }
 
     /// One that has no record of its own, since it has no policies.
     pub(crate) fn of_facts(facts: ContainerFacts) -> Container {
         let ContainerFacts { id, name, image, namespace, pod, owner, .. } = facts;
-        Container { id, name, image, namespace, pod, labels: labels(&facts.labels), owner }
+        Container { id, name, image, namespace, pod, labels: labels(&facts.labels), owner, visibility: None }
     }
 
     /// Bytes of its texts in JSON at most.
     pub(crate) fn json_bytes(&self) -> usize {
-        let Container { id, name, image, namespace, pod, labels, owner } = self;
+        let Container { id, name, image, namespace, pod, labels, owner, visibility: _ } = self;
         let owner = owner.iter().flat_map(|owner| [&owner.kind, &owner.name, namespace]);
         [id, name, image, namespace, pod, labels].into_iter().chain(owner).map(|text| json_bytes(text)).sum()
     }

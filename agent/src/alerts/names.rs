@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_ebpf::Event;
-use portcullis_enforcer::{ContainerRecord, Error, StateDir, Tenants};
+use portcullis_ebpf::monitor::Classes;
+use portcullis_enforcer::{ContainerRecord, Error, Monitor, StateDir, Tenants};
 use portcullis_policy::meaning::RuleSet;
 
 use super::alert::Alert;
@@ -19,6 +20,7 @@ use crate::processes::Key;
 pub struct Names {
     tenants: Tenants,
     residence: Residence,
+    monitor: Arc<Monitor>,
     host: Arc<Host>,
     known: HashMap<Tenant, Arc<Named>>,
     unknown: HashMap<Tenant, Instant>,
@@ -56,12 +58,20 @@ impl Names {
         Names {
             residence: Residence::new(state.clone()),
             tenants: Tenants::of(state),
+            monitor: Arc::default(),
             host: Arc::new(host),
             known: HashMap::new(),
             unknown: HashMap::new(),
             labels: HashMap::new(),
             sets: HashMap::new(),
         }
+    }
+
+    /// With what containers have told of them by this configuration.
+    pub(crate) fn by(mut self, monitor: Arc<Monitor>) -> Names {
+        self.residence = self.residence.by(Arc::clone(&monitor));
+        self.monitor = monitor;
+        self
     }
 
     /// What events say of this node.
@@ -76,12 +86,20 @@ impl Names {
         {
             return Ok(found.clone());
         }
-        let found = self.tenants.find(slot, epoch)?.map(|record| Arc::new(Container::of(&record)));
+        let found = self.tenants.find(slot, epoch)?;
+        let found = found.map(|record| Arc::new(Container { visibility: self.visibility(&record), ..Container::of(&record) }));
         if self.labels.len() >= MAX_KNOWN {
             self.labels.clear();
         }
         self.labels.insert((slot, epoch), (found.clone(), Instant::now()));
         Ok(found)
+    }
+
+    /// What an armed container asks for itself. Its annotations are in the other record of it; one that is gone asks for nothing.
+    fn visibility(&self, record: &ContainerRecord) -> Option<Classes> {
+        let known = self.tenants.state().known(&record.id).ok()??;
+        let is_it = known.place.is_some_and(|place| place.cgroup_id == record.cgroup_id);
+        if is_it { self.monitor.own(&known.facts) } else { None }
     }
 
     /// The container of a process that has no label, if a door has seen it; `line` is the process and its ancestors.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use portcullis_enforcer::{Error, Residents, StateDir};
+use portcullis_enforcer::{Error, Monitor, Residents, StateDir};
 
 use super::line::Container;
 use crate::processes::Key;
@@ -14,13 +14,19 @@ const MAX_CGROUPS: usize = 4096;
 /// Containers by the cgroups of their processes.
 pub(crate) struct Residence {
     residents: Residents,
+    monitor: Arc<Monitor>,
     /// No id of a cgroup is used twice. Nothing for those that nobody knew when it was looked the last time.
     cgroups: HashMap<u64, Option<Arc<Container>>>,
 }
 
 impl Residence {
     pub(crate) fn new(state: StateDir) -> Residence {
-        Residence { residents: Residents::of(state), cgroups: HashMap::new() }
+        Residence { residents: Residents::of(state), monitor: Arc::default(), cgroups: HashMap::new() }
+    }
+
+    /// With what containers have told of them by this configuration.
+    pub(crate) fn by(self, monitor: Arc<Monitor>) -> Residence {
+        Residence { monitor, ..self }
     }
 
     /// The container of a process in a cgroup, which is the container's own, or one below it that has the container's first process or
@@ -38,7 +44,10 @@ impl Residence {
         }
         let is_init = |key: Key| self.residents.of_init(key.tgid, |ticks| Key::of_ticks(key.tgid, ticks).is(key));
         let facts = self.residents.of_cgroup(cgroup).or_else(|| line().into_iter().find_map(is_init));
-        let container = facts.map(|facts| Arc::new(Container::of_facts(facts)));
+        let container = facts.map(|facts| {
+            let visibility = self.monitor.own(&facts);
+            Arc::new(Container { visibility, ..Container::of_facts(facts) })
+        });
         // What has none is not known by it.
         if cgroup != 0 {
             if self.cgroups.len() >= MAX_CGROUPS {

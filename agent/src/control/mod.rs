@@ -28,7 +28,7 @@ pub use events::{EventClass, EventFormat, Following, KUBEARMOR_SCHEMA, LOST_SCHE
 pub(crate) use server::{Answers, Fed, Feed, serve};
 pub use status::{
     AccessesStatus, AgentStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus,
-    SinkStatus, VerdictCounts,
+    SinkStatus, UntoldVisibility, VerdictCounts, VisibilityStatus,
 };
 pub use tree::{Tree, TreeProcess};
 
@@ -140,6 +140,21 @@ pub struct Who {
     pub policies: Vec<String>,
     /// Why they are not in force for it.
     pub trouble: Option<Trouble>,
+    /// What is told of it.
+    #[serde(default)]
+    pub visibility: Option<Visibility>,
+}
+
+/// What is told of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Visibility {
+    /// The classes, in KubeArmor's words.
+    pub classes: Vec<String>,
+    /// What says so.
+    pub by: portcullis_enforcer::VisibleBy,
+    /// What was asked for and is not told, as a sentence.
+    pub untold: Option<String>,
 }
 
 /// The policies in force.

@@ -34,6 +34,9 @@ pub struct AgentStatus {
     /// The accesses among them.
     #[serde(default)]
     pub accesses: AccessesStatus,
+    /// Of how many containers what is told.
+    #[serde(default)]
+    pub visibility: VisibilityStatus,
     /// Where it puts events by itself.
     #[serde(default)]
     pub sinks: Vec<SinkStatus>,
@@ -140,7 +143,7 @@ pub struct LogsStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessesStatus {
-    /// Whether any class of them is to be told, by the configuration.
+    /// Whether any class of them is to be told of anybody.
     pub wanted: bool,
     /// Why none is told, though they are wanted.
     pub trouble: Option<String>,
@@ -156,12 +159,50 @@ pub struct AccessesStatus {
     pub lost: u64,
     /// Accesses that it only counted, since the same was told a moment before.
     pub aggregated: u64,
+    /// Accesses that came and were not told, since their container does not want it: those of its first steps, and where the kernel has
+    /// no room for its visibility.
+    #[serde(default)]
+    pub withheld: u64,
     /// Those who follow accesses now.
     pub readers: u64,
     /// Lines that wait for somebody to follow.
     pub waiting: u64,
     /// Lines that a follower did not get, as for alerts.
     pub unread: u64,
+}
+
+/// What is told of containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VisibilityStatus {
+    /// Containers whose executions are told.
+    pub process: usize,
+    /// Those whose files are.
+    pub file: usize,
+    /// Those whose sockets are.
+    pub network: usize,
+    /// Those whose capabilities are.
+    pub capabilities: usize,
+    /// Containers that, or whose namespaces, say themselves what is told.
+    pub own: usize,
+    /// Those of them that the kernel has no room for: their accesses are told as the configuration says.
+    pub left_out: usize,
+    /// What containers ask for in vain; of no more than 64.
+    pub untold: Vec<UntoldVisibility>,
+    /// Why the kernel does not have what containers ask for.
+    pub trouble: Option<String>,
+}
+
+/// What a container asks for in vain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UntoldVisibility {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it asks for, as a sentence.
+    pub why: String,
 }
 
 /// Accesses by what the security modules answered.

@@ -125,6 +125,7 @@ pub(crate) fn container() -> Arc<Container> {
         pod: "ubuntu-1-deployment-8dc5d8d48-5s8pf".to_owned(),
         labels: "container=ubuntu-1,group=group-1".to_owned(),
         owner: Some(Owner { kind: "Deployment".to_owned(), name: "ubuntu-1-deployment".to_owned() }),
+        visibility: None,
     })
 }
 

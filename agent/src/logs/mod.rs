@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use portcullis_ebpf::FIRST_PID_NS;
-use portcullis_ebpf::monitor::{AccessEvent, abi, abi::NO_SLOT};
+use portcullis_ebpf::monitor::{AccessEvent, Classes, abi, abi::NO_SLOT};
 use prost::Message;
 
 pub(crate) use self::access::AccessLine;
@@ -53,6 +53,13 @@ pub(crate) struct Named {
     pub(crate) container: Option<Arc<Container>>,
     pub(crate) process: Option<ProcessFacts>,
     pub(crate) host: Arc<Host>,
+}
+
+impl Named {
+    /// What its container asks for itself.
+    pub(crate) fn own_visibility(&self) -> Option<Classes> {
+        self.container.as_ref()?.visibility
+    }
 }
 
 impl Log {

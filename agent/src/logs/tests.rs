@@ -13,6 +13,7 @@ fn container() -> Container {
         pod: "vault-0".to_owned(),
         labels: "app=vault".to_owned(),
         owner: Some(Owner { kind: "StatefulSet".to_owned(), name: "vault".to_owned() }),
+        visibility: None,
     }
 }
 

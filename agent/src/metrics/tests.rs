@@ -14,7 +14,7 @@ use super::process::ProcessSample;
 use super::*;
 use crate::control::{
     AccessesStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus, RefusalKind,
-    VerdictCounts,
+    VerdictCounts, VisibilityStatus,
 };
 use crate::reconcile::Trouble;
 
@@ -45,6 +45,7 @@ fn agent() -> AgentStatus {
             ..MonitorStatus::default()
         },
         logs: LogsStatus { logs: 46, lost: 47, ..LogsStatus::default() },
+        visibility: VisibilityStatus::default(),
         accesses: AccessesStatus {
             file: VerdictCounts { passed: 51, denied: 52 },
             network: VerdictCounts { passed: 53, denied: 54 },

@@ -7,6 +7,7 @@
 //! counts of repeats ─────┘
 //! ```
 
+mod own;
 mod pump;
 mod repeats;
 mod ring;
@@ -16,12 +17,15 @@ mod teller;
 mod tests;
 mod watched;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent};
 use portcullis_ebpf::{Event, Kernel};
 use portcullis_enforcer::{Monitor, StateDir};
 use portcullis_policy::Backend;
+use tracing::warn;
 
 pub(crate) use self::tally::Tally;
 pub(crate) use self::watched::Watched;
@@ -48,6 +52,8 @@ pub struct Telemetry {
     pub(crate) tally: Tally,
     pub(crate) watched: Watched,
     reading: Reading,
+    /// Who keeps the visibilities of containers; nobody where there is no monitor.
+    keeper: Option<Sender<own::Changed>>,
 }
 
 fn run<A, P, X>(pump: Pump<A, P, X>) -> Result<(), Error>
@@ -67,17 +73,31 @@ impl Telemetry {
     /// # Errors
     /// If the system gives no thread.
     pub fn from_kernel(state: StateDir, host: Host, monitor: Monitor, backend: Backend) -> Result<Telemetry, Error> {
-        let telemetry = Telemetry { watched: Watched::load(monitor), ..Telemetry::default() };
+        let running = state.all_known().unwrap_or_else(|error| {
+            warn!("which containers ask for what is not known yet: {error}");
+            Vec::new()
+        });
+        let mut telemetry = Telemetry { watched: Watched::load(monitor, &running), ..Telemetry::default() };
+        if telemetry.watched.is_loaded() {
+            // Before anything is read: those that run have what they ask for from the first event on.
+            own::look(&telemetry.watched, &state, None);
+            telemetry.keeper = Some(own::keep(telemetry.watched.clone(), state.clone())?);
+        }
         let Telemetry { watched, reading, .. } = telemetry.clone();
         let of_processes = watched.is_loaded().then(|| {
             let watched = watched.clone();
             Source::new("events of processes", watched.reading(), move || Ok(watched.events()?))
         });
-        let of_accesses = watched.tells_accesses().then(|| {
-            let watched = watched.clone();
-            Source::new("accesses", watched.reading_accesses(), move || Ok(watched.access_events()?))
-        });
-        let teller = Teller::new(Names::new(state.clone(), host), &telemetry, Arc::new(move || watched.take_repeats()));
+        let of_accesses = match watched.is_loaded() {
+            true => {
+                let (watched, awaited) = (watched.clone(), watched.awaited_accesses()?);
+                let source = Source::new("accesses", watched.reading_accesses(), move || Ok(watched.access_events()?));
+                Some(source.after(awaited))
+            }
+            false => None,
+        };
+        let names = Names::new(state.clone(), host).by(Arc::clone(watched.config()));
+        let teller = Teller::new(names, &telemetry, Arc::new(move || watched.take_repeats()));
         match backend {
             Backend::Bpf => {
                 let of_alerts = Source::new("alerts", reading, || Ok(Kernel::open()?.events()?));
@@ -100,8 +120,17 @@ impl Telemetry {
     pub(crate) fn watched_status(&self) -> (MonitorStatus, AccessesStatus) {
         let (monitor, accesses) = self.watched.status();
         let ([file, network, capability], counters) = (self.tally.counts(), self.accesses.counters());
+        let withheld = self.tally.withheld();
         let Counters { readers, waiting, lost: unread, .. } = counters;
-        (monitor, AccessesStatus { file, network, capability, readers, waiting, unread, ..accesses })
+        (monitor, AccessesStatus { file, network, capability, readers, waiting, unread, withheld, ..accesses })
+    }
+
+    /// The records of these containers may have changed, or those of any: some may ask for another visibility.
+    pub(crate) fn records_changed(&self, ids: Option<BTreeSet<String>>) {
+        if let Some(keeper) = &self.keeper {
+            // It ends with the process alone.
+            drop(keeper.send(ids));
+        }
     }
 
     /// Lets the kernel tell only what is told without an agent, which are alerts.

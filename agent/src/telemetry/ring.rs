@@ -1,6 +1,6 @@
 //! A ring of the kernel as the pump has it: opened, read, and opened again after a while when that fails.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -98,11 +98,19 @@ impl Reading {
     }
 }
 
+/// What has to be there before a ring is opened.
+pub(super) struct Awaited {
+    /// Can be read once it is there.
+    pub(super) signal: Arc<OwnedFd>,
+    pub(super) is_there: Box<dyn Fn() -> bool + Send>,
+}
+
 /// A ring, or the attempts at having it.
 pub(super) struct Source<R> {
     what: &'static str,
     open: Box<dyn FnMut() -> Result<R, Trouble> + Send>,
     ring: Option<R>,
+    awaited: Option<Awaited>,
     try_at: Instant,
     reading: Reading,
     malformed: u64,
@@ -114,12 +122,24 @@ impl<R: Ring> Source<R> {
         reading: Reading,
         open: impl FnMut() -> Result<R, Trouble> + Send + 'static,
     ) -> Source<R> {
-        Source { what, open: Box::new(open), ring: None, try_at: Instant::now(), reading, malformed: 0 }
+        Source { what, open: Box::new(open), ring: None, awaited: None, try_at: Instant::now(), reading, malformed: 0 }
+    }
+
+    /// The same, not opened before there is something to read. A ring that is mapped is memory of this process, as a whole and twice.
+    pub(super) fn after(self, awaited: Awaited) -> Source<R> {
+        Source { awaited: Some(awaited), ..self }
+    }
+
+    fn is_awaiting(&mut self) -> bool {
+        if self.awaited.as_ref().is_some_and(|awaited| (awaited.is_there)()) {
+            self.awaited = None;
+        }
+        self.awaited.is_some()
     }
 
     /// Tries to open it, if that is due. Whether it was opened now.
     pub(super) fn open_in_time(&mut self, now: Instant) -> bool {
-        if self.ring.is_some() || now < self.try_at {
+        if self.ring.is_some() || self.is_awaiting() || now < self.try_at {
             return false;
         }
         match (self.open)() {
@@ -153,12 +173,13 @@ impl<R: Ring> Source<R> {
 
     /// What to wait on.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.ring.as_ref().map(AsFd::as_fd)
+        let ring = self.ring.as_ref().map(AsFd::as_fd);
+        ring.or_else(|| Some(self.awaited.as_ref()?.signal.as_fd()))
     }
 
     /// How long it has nothing to do but wait for events; for ever when it is open.
     pub(super) fn rest(&self, now: Instant) -> Duration {
-        if self.ring.is_some() { Duration::MAX } else { self.try_at.saturating_duration_since(now) }
+        if self.ring.is_some() || self.awaited.is_some() { Duration::MAX } else { self.try_at.saturating_duration_since(now) }
     }
 
     fn close(&mut self, error: &(dyn std::error::Error + Send + Sync)) {

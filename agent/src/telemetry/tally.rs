@@ -8,7 +8,13 @@ use crate::logs::Log;
 
 /// The counters.
 #[derive(Clone, Default)]
-pub(crate) struct Tally(Arc<[Verdicts; CLASSES.len()]>);
+pub(crate) struct Tally(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    told: [Verdicts; CLASSES.len()],
+    withheld: AtomicU64,
+}
 
 /// Passed, and denied.
 #[derive(Default)]
@@ -21,15 +27,26 @@ impl Tally {
     pub(super) fn count(&self, log: &Log) {
         let at = CLASSES.iter().position(|class| *class == log.line.class);
         if let (Some(at), Some(access)) = (at, &log.line.access) {
-            self.0[at].0[usize::from(access.is_denied())].fetch_add(1, Ordering::Relaxed);
+            self.0.told[at].0[usize::from(access.is_denied())].fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// What was counted, of files, networks and capabilities.
     pub(crate) fn counts(&self) -> [VerdictCounts; 3] {
         [0, 1, 2].map(|at: usize| {
-            let [passed, denied] = self.0[at].0.each_ref().map(|count| count.load(Ordering::Relaxed));
+            let [passed, denied] = self.0.told[at].0.each_ref().map(|count| count.load(Ordering::Relaxed));
             VerdictCounts { passed, denied }
         })
+    }
+
+    /// Counts an access of a container that does not want it told. The kernel tells it between a container's first step and its record,
+    /// and where it has no room for what the container wants.
+    pub(super) fn withhold(&self) {
+        self.0.withheld.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many those were.
+    pub(crate) fn withheld(&self) -> u64 {
+        self.0.withheld.load(Ordering::Relaxed)
     }
 }

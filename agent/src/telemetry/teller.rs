@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_ebpf::Event;
 use portcullis_ebpf::monitor::abi::{self, EXEC, NO_SLOT};
-use portcullis_ebpf::monitor::{AccessEvent, ProcessEvent, Repeat};
+use portcullis_ebpf::monitor::{AccessEvent, Classes, ProcessEvent, Repeat};
 use tracing::warn;
 
 use super::Telemetry;
@@ -15,6 +15,7 @@ use super::tally::Tally;
 use super::watched::Watched;
 use crate::alerts::clock::Clock;
 use crate::alerts::fanout::Fanout;
+use crate::alerts::line::operation;
 use crate::alerts::{Alert, Names};
 use crate::logs::{Log, Named, is_contained};
 use crate::processes::Key;
@@ -75,11 +76,25 @@ impl Teller {
         if self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) && (lost_before > 0 || self.is_behind()) {
             self.look();
         }
-        if header.kind == EXEC && self.watched.tells_executions(is_contained(header.slot, header.pid_ns)) {
+        let is_contained = is_contained(header.slot, header.pid_ns);
+        // What is told of a container, its name says.
+        if header.kind == EXEC && (is_contained || self.watched.tells(Classes::PROCESS, false, None)) {
             let key = Key { tgid: header.tgid, started_ns: header.started_ns };
             let named = self.named((header.slot, header.epoch), (header.cgroup, header.pid_ns), key, header.time_ns);
-            self.logs.queue(Log::executed(&header, lost_before, named));
+            if self.watched.tells(Classes::PROCESS, is_contained, named.own_visibility()) {
+                self.logs.queue(Log::executed(&header, lost_before, named));
+            }
         }
+    }
+
+    /// Whether a container that has a visibility of its own wants this told. Of the others the kernel tells what is wanted.
+    fn wants(&self, op: u32, named: &Named) -> bool {
+        let class = match operation(op, 0).1 {
+            "network" => Classes::NETWORK,
+            "capability" => Classes::CAPABILITY,
+            _ => Classes::FILE,
+        };
+        named.own_visibility().is_none_or(|own| own.contain(class))
     }
 
     fn is_behind(&mut self) -> bool {
@@ -96,6 +111,9 @@ impl Teller {
         let header = &event.header;
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
         let named = self.named((header.slot, header.epoch), (header.cgroup, header.pid_ns), key, header.time_ns);
+        if !self.wants(header.op, &named) {
+            return self.tally.withhold();
+        }
         let log = Log::accessed(&event, named);
         self.tally.count(&log);
         self.repeats.note(event, now);
@@ -126,7 +144,9 @@ impl Teller {
         let header = &event.header;
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
         let named = self.named((header.slot, header.epoch), (header.cgroup, header.pid_ns), key, header.time_ns);
-        self.accesses.queue(Log::repeated(&event, named));
+        if self.wants(header.op, &named) {
+            self.accesses.queue(Log::repeated(&event, named));
+        }
         true
     }
 

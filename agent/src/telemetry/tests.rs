@@ -9,6 +9,7 @@ use portcullis_ebpf::abi::op;
 use portcullis_ebpf::monitor::abi::NO_SLOT;
 use portcullis_ebpf::monitor::{AccessEvent, Classes, ProcessEvent, Repeat, Visibility};
 use portcullis_ebpf::{Error as KernelError, Event};
+use portcullis_enforcer::{Door, VISIBILITY_ANNOTATION};
 
 use super::ring::Ring;
 use super::*;
@@ -68,7 +69,7 @@ impl AsFd for Storm {
 }
 
 struct Place {
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
     alerts: Queue<Event>,
     processes: Queue<ProcessEvent>,
     accesses: Queue<AccessEvent>,
@@ -93,9 +94,10 @@ fn place(tells: Visibility) -> Place {
     let counted: Arc<Mutex<Vec<Repeat>>> = Arc::default();
     let taken = Arc::clone(&counted);
     let take = Arc::new(move || Ok(std::mem::take(&mut *taken.lock().unwrap())));
-    let teller = Teller::new(Names::new(StateDir::at(state.path()), Host::default()), &telemetry, take);
+    let names = Names::new(StateDir::at(state.path()), Host::default()).by(Arc::clone(telemetry.watched.config()));
+    let teller = Teller::new(names, &telemetry, take);
     let (alerts, processes, accesses) = (Queue::default(), Queue::default(), Queue::default());
-    Place { _state: state, alerts, processes, accesses, counted, telemetry, teller: Some(teller) }
+    Place { state, alerts, processes, accesses, counted, telemetry, teller: Some(teller) }
 }
 
 impl Place {
@@ -357,4 +359,62 @@ fn repeats_are_told_as_such_whether_the_access_is_known_or_not() {
     assert_eq!((&forgotten["object"], &forgotten["cgroup"]), (&serde_json::Value::Null, &99.into()));
     let counted = place.telemetry.watched_status().1;
     assert_eq!((counted.file.denied, counted.file.passed), (1, 0), "what was told itself");
+}
+
+#[test]
+fn a_ring_that_nobody_asks_for_is_opened_with_the_first_who_does() {
+    use std::os::fd::AsRawFd as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let place = place(Visibility::default());
+    let signal = Arc::new(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap());
+    let asked = Arc::new(AtomicBool::new(false));
+    let is_asked = Arc::clone(&asked);
+    let is_there = Box::new(move || is_asked.load(Ordering::Relaxed));
+    let mut source = source(&place.accesses, &Reading::default()).after(ring::Awaited { signal: Arc::clone(&signal), is_there });
+    place.accesses(1, |_| {});
+    let now = std::time::Instant::now();
+    assert!(!source.open_in_time(now) && source.take().is_none());
+    assert_eq!(source.rest(now), std::time::Duration::MAX, "it waits for the signal alone");
+    assert_eq!(source.fd().unwrap().as_raw_fd(), signal.as_raw_fd());
+    asked.store(true, Ordering::Relaxed);
+    assert!(source.open_in_time(now) && source.take().is_some());
+    assert_ne!(source.fd().unwrap().as_raw_fd(), signal.as_raw_fd());
+}
+
+/// Puts a container on record whose cgroup is that of [`fake::exec`], and which asks for this.
+fn asks_for(place: &Place, visibility: &str) {
+    let mut known = fake::known("asking", Door::Hook, Some(40));
+    known.facts.annotations.insert(VISIBILITY_ANNOTATION.to_owned(), visibility.to_owned());
+    known.place.as_mut().unwrap().cgroup_id = fake::exec().header.cgroup;
+    let directory = StateDir::at(place.state.path()).known_dir();
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("asking.json"), serde_json::to_vec(&known).unwrap()).unwrap();
+}
+
+#[test]
+fn a_container_is_told_of_as_it_asks_whatever_others_are() {
+    let default = Visibility { host: Classes::NONE, containers: Classes::PROCESS };
+    let quiet = Visibility::default();
+    for (visibility, asked, executions, files) in [
+        (default, "none", 0, 0),
+        (default, "file", 0, 1),
+        (default, "process,file", 1, 1),
+        (quiet, "process", 1, 0),
+        (default, "network", 0, 0),
+    ] {
+        let mut place = place(visibility);
+        asks_for(&place, asked);
+        let mut pump = place.pump();
+        // Of a container without policies, which has no label.
+        place.happens(|event| event.header.slot = NO_SLOT);
+        place.accesses(1, |event| event.header.slot = NO_SLOT);
+        place.raise(7, 2_200);
+        while pump.turn() {}
+        assert_eq!(all(&place.telemetry.logs.subscribe()).len(), executions, "{asked}: executions");
+        assert_eq!(place.told().len(), files, "{asked}: files");
+        assert_eq!(place.telemetry.tally.withheld(), 1 - files as u64, "{asked}: what came and was not told is counted");
+        let facts = facts(&place.telemetry).remove(0).unwrap();
+        assert_eq!(facts.program.unwrap().exe(), Some("/bin/cat"), "{asked}: the alert is told, and who raised it");
+    }
 }

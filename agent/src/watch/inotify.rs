@@ -24,8 +24,8 @@ pub(super) enum Saw<'a> {
     Way,
     /// A name in the policy directory.
     Policies(&'a OsStr, Happened),
-    /// A record of a container.
-    Known(&'a OsStr),
+    /// A record of a container, and whether it is there.
+    Known(&'a OsStr, bool),
     /// The kernel had no room for an event.
     Lost,
 }
@@ -62,7 +62,7 @@ impl Inotify {
             watched.add(directory, names | own, Role::Way(name.to_owned()))?;
         }
         watched.add(policy_dir, names | own | contents, Role::Policies)?;
-        watched.add(known_dir, WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE, Role::Known)?;
+        watched.add(known_dir, WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::DELETE, Role::Known)?;
         Ok(watched)
     }
 
@@ -101,7 +101,7 @@ impl Inotify {
                 match (role, name) {
                     (Role::Way(child), Some(name)) if name == child => tell(Saw::Way),
                     (Role::Policies, Some(name)) => tell(Saw::Policies(name, happened(flags))),
-                    (Role::Known, Some(name)) => tell(Saw::Known(name)),
+                    (Role::Known, Some(name)) => tell(Saw::Known(name, !flags.contains(ReadFlags::DELETE))),
                     // The directory itself was removed, moved or unmounted.
                     (Role::Way(_) | Role::Policies, None) => tell(Saw::Way),
                     (Role::Way(_), Some(_)) | (Role::Known, None) => {}

@@ -39,6 +39,14 @@ pub(crate) enum Change {
     Policies,
     /// The records of these containers were written.
     Known(BTreeSet<String>),
+    /// Those of these were removed.
+    Left(BTreeSet<String>),
+}
+
+impl Change {
+    fn is_of_nobody(&self) -> bool {
+        matches!(self, Change::Known(ids) | Change::Left(ids) if ids.is_empty())
+    }
 }
 
 /// A running watch; ends when dropped.
@@ -62,6 +70,7 @@ impl Watch {
             seen: 0,
             settling: Settling::default(),
             known: BTreeSet::new(),
+            left: BTreeSet::new(),
             known_since: Instant::now(),
             looked: Instant::now(),
             tell: Box::new(tell),
@@ -89,6 +98,7 @@ struct Watcher {
     seen: u64,
     settling: Settling,
     known: BTreeSet<String>,
+    left: BTreeSet<String>,
     known_since: Instant,
     looked: Instant,
     tell: Box<dyn Fn(Change) + Send>,
@@ -106,10 +116,16 @@ impl Watcher {
             if force || self.settling.is_settled(now) || now.duration_since(self.looked) >= self.rescan() {
                 self.look(force);
             }
-            if !self.known.is_empty() && now.duration_since(self.known_since) >= KNOWN_QUIET {
-                (self.tell)(Change::Known(std::mem::take(&mut self.known)));
+            if self.has_known() && now.duration_since(self.known_since) >= KNOWN_QUIET {
+                let changes = [Change::Known(std::mem::take(&mut self.known)), Change::Left(std::mem::take(&mut self.left))];
+                changes.into_iter().filter(|change| !change.is_of_nobody()).for_each(&self.tell);
             }
         }
+    }
+
+    /// Whether records were written or removed.
+    fn has_known(&self) -> bool {
+        !self.known.is_empty() || !self.left.is_empty()
     }
 
     fn rescan(&self) -> Duration {
@@ -124,7 +140,7 @@ impl Watcher {
         if let Some(settles) = self.settling.settles_in(now) {
             patience = patience.min(settles);
         }
-        if !self.known.is_empty() {
+        if self.has_known() {
             patience = patience.min(left(self.known_since, KNOWN_QUIET));
         }
         patience
@@ -135,7 +151,7 @@ impl Watcher {
         let Some(inotify) = &self.inotify else { return false };
         let mut lost = false;
         let now = Instant::now();
-        let (settling, known, known_since) = (&mut self.settling, &mut self.known, &mut self.known_since);
+        let (settling, known, left, known_since) = (&mut self.settling, &mut self.known, &mut self.left, &mut self.known_since);
         let replaced = &mut self.replaced;
         inotify.drain(|saw| match saw {
             Saw::Way => {
@@ -145,12 +161,17 @@ impl Watcher {
             // What is being written under a name that is not read is of no interest until it gets another one.
             Saw::Policies(name, Happened::Written) if !may_be_policy(name.as_encoded_bytes()) => {}
             Saw::Policies(name, what) => settling.file(name, what, now),
-            Saw::Known(name) => {
+            Saw::Known(name, is_there) => {
                 if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")).filter(|id| !id.starts_with('.')) {
-                    if known.is_empty() {
+                    if known.is_empty() && left.is_empty() {
                         *known_since = now;
                     }
-                    known.insert(id.to_owned());
+                    // Who wants to know reads what is there by then.
+                    if is_there {
+                        known.insert(id.to_owned())
+                    } else {
+                        left.insert(id.to_owned())
+                    };
                 }
             }
             Saw::Lost => lost = true,

@@ -208,6 +208,7 @@ fn records_are_told_by_id_and_together() {
     let ids = |ids: &[&str]| Change::Known(ids.iter().map(|id| (*id).to_owned()).collect());
     assert_eq!(place.told(), ids(&["c1", "c2", "c3"]));
     fs::remove_file(place.path("known/c1.json")).unwrap();
+    assert_eq!(place.told(), Change::Left(["c1".to_owned()].into()));
     place.nothing_told();
 }
 

@@ -29,6 +29,7 @@ pub(super) fn sample() -> Sample {
         logs: Default::default(),
         sinks: vec![SinkStatus::default()],
         accesses: Default::default(),
+        visibility: Default::default(),
     };
     (agent.policies.count, agent.policies.generation, agent.containers.known) = (4, 7, 1);
     let process = |pid: u32, parent: u32, exe: &str| TreeProcess {

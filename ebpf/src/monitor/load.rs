@@ -38,7 +38,8 @@ pub(crate) struct Sizes {
 pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes, watch: Watch) -> Result<Vec<String>, Error> {
     let own = place.monitor();
     place.mount()?;
-    let _lock = place.lock()?;
+    let _loading = place.lock_loading()?;
+    let mut lock = Some(place.lock()?);
     place.create()?;
     own.create()?;
     let mut programs = programs(&Elf::parse(object.bytes)?)?;
@@ -51,26 +52,33 @@ pub(crate) fn load(place: &Place, object: Object<'_>, sizes: Sizes, watch: Watch
         None => Err(Error::MissingHook { program: program.name.clone(), hook: program.hook().to_owned() }),
     };
     let notes = absent.iter().map(missing).collect::<Result<Vec<_>, _>>()?;
-    // The shared map's layout is part of the name: programs that look into another layout's are not in force. So is what is watched:
-    // of two builds one speaks, and one that is the same in all but that would not take over.
-    let build = format!("{}-{}-{}", object.hash, crate::abi::LAYOUT, watch as u32);
+    // The shared map's layout is part of the name: programs that look into another layout's are not in force.
+    let build = format!("{}-{}", object.hash, crate::abi::LAYOUT);
     let pinned = pins::entries(&own.build(&build))?;
-    if !programs.iter().all(|program| pinned.contains(&program.name)) {
-        let attached = attach_all(place, object, &build, &programs, sizes);
+    let missing: Vec<&Program> = programs.iter().filter(|program| !pinned.contains(&program.name)).collect();
+    if !missing.is_empty() {
+        // All maps are there where something is added. Then containers that are armed meanwhile don't wait for the verifier.
+        let is_added = !pinned.is_empty();
+        lock = lock.filter(|_| !is_added);
+        let attached = attach(place, object, &build, &missing, sizes);
         sys::return_free_memory();
+        lock = Some(lock.map_or_else(|| place.lock(), Ok)?);
         if let Err(error) = attached {
             own.abandon(&build)?;
             return Err(error);
         }
-        own.settle(&build)?;
+        // Those that are there already go on: what they have told and missed is counted on.
+        if is_added { own.join(&build)? } else { own.settle(&build)? }
     }
     hand_over(&own, &build)?;
     own.keep_only(&build)?;
+    own.keep_programs(&build, |name| programs.iter().any(|program| program.name == name))?;
     own.clear_other_layouts()?;
+    drop(lock);
     Ok(notes)
 }
 
-fn attach_all(place: &Place, object: Object<'_>, build: &str, programs: &[Program], sizes: Sizes) -> Result<(), Error> {
+fn attach(place: &Place, object: Object<'_>, build: &str, programs: &[&Program], sizes: Sizes) -> Result<(), Error> {
     let own = place.monitor();
     let directory = own.begin(build)?;
     let mut ebpf = open_object(place, object.bytes, identity(build), sizes)?;

@@ -108,12 +108,40 @@ impl Monitor {
     /// [`Error::TooManyOverrides`], or if a map can't be read or written.
     pub fn set_override(&self, cgroup: u64, classes: Classes) -> Result<(), Error> {
         let _lock = self.place.lock()?;
+        self.give(cgroup, classes)?;
+        self.configure(|_| {})
+    }
+
+    /// The same for many: first the classes of those cgroups are taken back, then these get theirs. Those of them that there was no
+    /// room for.
+    ///
+    /// # Errors
+    /// If a map can't be read or written. What was done until then stays.
+    pub fn change_overrides(&self, take: &[u64], give: &[(u64, Classes)]) -> Result<Vec<u64>, Error> {
+        let _lock = self.place.lock()?;
+        let failed = |error| Error::system("writing pc_mon_override", error);
+        let changed = take.iter().try_for_each(|cgroup| self.overrides.delete(&cgroup.to_ne_bytes()).map(drop).map_err(failed));
+        let mut left_out = Vec::new();
+        let changed = changed.and_then(|()| {
+            give.iter().try_for_each(|(cgroup, classes)| match self.give(*cgroup, *classes) {
+                Err(Error::TooManyOverrides { .. }) => {
+                    left_out.push(*cgroup);
+                    Ok(())
+                }
+                given => given,
+            })
+        });
+        // What follows from them must hold for those that were changed, whatever came of the others.
+        self.configure(|_| {})?;
+        changed.map(|()| left_out)
+    }
+
+    fn give(&self, cgroup: u64, classes: Classes) -> Result<(), Error> {
         let update = self.overrides.update(&cgroup.to_ne_bytes(), &classes.0.to_ne_bytes());
         update.map_err(|error| match error.raw_os_error() {
             Some(libc::E2BIG) => Error::TooManyOverrides { limit: abi::OVERRIDES_MAX },
             _ => Error::system("writing pc_mon_override", error),
-        })?;
-        self.configure(|_| {})
+        })
     }
 
     /// Takes a cgroup's own classes back. Whether it had any.

@@ -47,13 +47,16 @@ fn errors_tell_the_place_and_the_fix() {
         ("backend: selinux", "config.yaml:1:10: backend is `selinux`; write auto, bpf or apparmor"),
         ("\nfailPolicy: maybe", "config.yaml:2:13: failPolicy is `maybe`; write enforce or permit"),
         ("defaultPosture:\n  files: audit", "config.yaml:2:10: there is no field `defaultPosture.files`"),
-        ("failPolicy: [a]", "config.yaml:1:13: no field but nri.sockets, monitor.visibility, monitor.hostVisibility is a list"),
+        (
+            "failPolicy: [a]",
+            "config.yaml:1:13: no field but nri.sockets, monitor.visibility, monitor.hostVisibility, monitor.namespaces.NAME is a list",
+        ),
         ("nri:\n  sockets: [a]", "config.yaml:2:12: nri.sockets is `a`; write an absolute path"),
         ("nri:\n  sockets: /run/a", "config.yaml:2:12: nri.sockets is a list, like"),
         ("nri:\n  sockets: []", "config.yaml:2:12: nri.sockets is empty"),
         (
             "nri:\n  sockets: [[/a]]",
-            "config.yaml:2:13: no field but nri.sockets, monitor.visibility, monitor.hostVisibility is a list",
+            "config.yaml:2:13: no field but nri.sockets, monitor.visibility, monitor.hostVisibility, monitor.namespaces.NAME is a list",
         ),
         ("nri:\n  sockets: [{a: b}]", "config.yaml:2:13: nri.sockets is a list of paths"),
         ("nri:\n  sockets: [/a]\n  sockets: [/b]", "config.yaml:3:12: nri.sockets is there twice"),

@@ -16,6 +16,7 @@ mod observer;
 mod pods;
 mod rig;
 mod starts;
+mod visible;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -90,6 +91,8 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     done("starts");
     live::run(guest, &engine, &agent, report)?;
     done("live");
+    visible::run(guest, &engine, report);
+    done("visibility");
     documents::run(guest, &engine, &mut agent, report)?;
     done("conformance");
     guest.configure("enforce", "audit")?;

@@ -9,6 +9,7 @@ mod odd;
 mod processes;
 mod repeats;
 mod storms;
+mod visible;
 
 use portcullis_ebpf::monitor::{Monitor, Watch};
 
@@ -68,6 +69,9 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     if storms::are_meant(guest) {
         return storms::run(guest, report);
     }
+    if visible::are_meant(guest) {
+        return visible::run(guest, report);
+    }
     guest.configure("enforce", "audit")?;
     guest.set_policies(&[("monitored", POLICY)])?;
     let root = guest.work.join("monitor/root");
@@ -103,6 +107,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     drop((processes, accesses));
     agent::run(guest, report)?;
     accesses::run(guest, report)?;
+    visible::run(guest, report)?;
     storms::run(guest, report)?;
     report.run("monitor/unload", || {
         Monitor::unload().map_err(unusable)?;

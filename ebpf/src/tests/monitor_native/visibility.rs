@@ -137,3 +137,24 @@ fn overrides_are_limited_and_say_so() {
     monitor.set_override(1 << 32, Classes::FILE).expect("one that is there");
     assert!(monitor.overrides().expect("all").contains(&(1 << 32, Classes::FILE)));
 }
+
+#[test]
+fn many_overrides_change_at_once_and_those_without_room_are_said() {
+    let Some(room) = Room::new("overrides-at-once") else {
+        return;
+    };
+    let monitor = load(&room, Sizes::default());
+    let most = u64::from(abi::OVERRIDES_MAX);
+    let give: Vec<(u64, Classes)> = (1..=most + 2).map(|cgroup| (cgroup, Classes::FILE)).collect();
+    let left_out = monitor.change_overrides(&[], &give).expect("a change");
+    assert_eq!(left_out, [most + 1, most + 2]);
+    assert_eq!(monitor.overrides().expect("all").len(), abi::OVERRIDES_MAX as usize);
+    let left_out = monitor.change_overrides(&[1, 2, most + 9], &[(most + 1, Classes::NONE)]).expect("a change");
+    assert_eq!(left_out, [0; 0], "what is taken makes room first");
+    let mut all = monitor.overrides().expect("all");
+    all.sort_unstable_by_key(|(cgroup, _)| *cgroup);
+    assert_eq!(
+        (all.len() as u64, all.first().copied(), all.last().copied()),
+        (most - 1, Some((3, Classes::FILE)), Some((most + 1, Classes::NONE)))
+    );
+}
