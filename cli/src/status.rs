@@ -151,6 +151,11 @@ fn show(report: &Report) -> Result<(), Failure> {
         let (name, reason) = (output::printable(&container.name), output::printable(&container.reason));
         output::line(&format!("UNPROTECTED {name} {}: {reason}", container.id))?;
     }
+    for container in &report.containers {
+        if let Some(shortfall) = shortfall(container) {
+            output::line(&format!("PARTIAL {} {}: {shortfall}", output::printable(&container.record.name), container.record.id))?;
+        }
+    }
     if report.containers.is_empty() {
         return output::line("no container is armed");
     }
@@ -161,6 +166,7 @@ fn show(report: &Report) -> Result<(), Failure> {
             let record = &container.record;
             let status = match container.status {
                 Status::Armed if record.audited => "audited",
+                Status::Armed if shortfall(container).is_some() => "partial",
                 Status::Armed => "armed",
                 Status::Leaving => "leaving",
                 Status::Lost => "LOST",
@@ -171,4 +177,9 @@ fn show(report: &Report) -> Result<(), Failure> {
         })
         .collect();
     output::table(&["CONTAINER", "NAME", "STATE", "TASKS", "POLICIES"], &rows)
+}
+
+/// What is not confined in a container that AppArmor confines.
+fn shortfall(container: &ArmedContainer) -> Option<&'static str> {
+    container.record.confinement.as_ref()?.carrier.shortfall()
 }

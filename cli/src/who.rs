@@ -117,6 +117,9 @@ fn show(container: &ArmedContainer, rules: &[ShownRule], trouble: Option<&Troubl
         Some(confinement) => format!("  by        AppArmor, profile {}", confinement.profile),
         None => "  by        BPF LSM".to_owned(),
     })?;
+    if let Some(shortfall) = record.confinement.as_ref().and_then(|confinement| confinement.carrier.shortfall()) {
+        output::line(&format!("  PARTIAL   {shortfall}"))?;
+    }
     output::line(&format!("  tasks     {}", container.tasks))?;
     let policies = if record.policies.is_empty() { "none any more".to_owned() } else { record.policies.join(", ") };
     output::line(&format!("  policies  {} (generation {})", output::printable(&policies), record.generation))?;

@@ -107,7 +107,8 @@ pub(crate) fn arm(
         return Err(Error::NoCarrier { container: name_of(target), profile });
     };
     let bundle = starting.bundle.to_owned();
-    let confinement = Confinement { profile: profile.clone(), no_new_privileges: confining.no_new_privileges, bundle };
+    let Confining { no_new_privileges, .. } = *confining;
+    let confinement = Confinement { profile: profile.clone(), no_new_privileges, bundle, carrier: starting.carrier };
     let (slot, epoch) = profile.tenancy();
     let record = ContainerRecord { confinement: Some(confinement), ..record(plan, target, NO_SET, Tenancy { slot, epoch }) };
     if !plan.audited
