@@ -4,6 +4,7 @@
 mod agent;
 mod conformance;
 mod distinct;
+mod docker;
 mod faults;
 mod life;
 mod precreate;
@@ -39,6 +40,7 @@ pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> 
     starts::run(&guest, "apparmor/starts", report)?;
     let podman = life::run(&guest, report)?;
     precreate::run(&guest, podman, report)?;
+    docker::run(&guest, report)?;
     distinct::run(&guest, report)?;
     faults::run(&guest, report)?;
     agent::run(&guest, report)?;
