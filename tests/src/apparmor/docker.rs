@@ -61,7 +61,6 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     let docker = Docker::start(guest)?;
     report.run(&format!("{SUITE}/entrypoint"), || entrypoint(guest, &docker));
     report.run(&format!("{SUITE}/confined"), || confined(guest, &docker));
-    docker.call(&["rm", "-f", NAME])?;
     let code = docker.stop();
     report.check(&format!("{SUITE}/daemon-ends"), if code == Some(0) { Ok(()) } else { Err(format!("{code:?}")) });
     Ok(())
@@ -74,6 +73,7 @@ struct Docker {
 
 impl Docker {
     fn start(guest: &Guest) -> Result<Docker> {
+        let version = process::must(Command::new("dockerd").arg("--version"), b"", LIMIT)?.stdout;
         let place = guest.work.join("docker");
         guest::make_directory(&place)?;
         let configuration = place.join("daemon.json");
@@ -91,18 +91,13 @@ impl Docker {
             }
             std::thread::sleep(PAUSE);
         }
-        let version = docker.call(&["version", "--format", "{{.Server.Version}}"])?;
-        if !version.success() {
-            return Err(Failure::Command { what: "docker version".to_owned(), complaint: version.complaint() });
-        }
-        println!("# docker {}: ready after {} s", version.stdout.trim(), since.elapsed().as_secs());
         let archive = image::archive(guest)?;
         let imported = docker.call(&["import", &archive.to_string_lossy(), IMAGE])?;
-        if imported.success() {
-            Ok(docker)
-        } else {
-            Err(Failure::Command { what: "docker import".to_owned(), complaint: imported.complaint() })
+        if !imported.success() {
+            return Err(Failure::Command { what: "docker import".to_owned(), complaint: imported.complaint() });
         }
+        println!("# {}: ready after {} s", version.trim(), since.elapsed().as_secs());
+        Ok(docker)
     }
 
     fn call(&self, arguments: &[&str]) -> Result<Outcome> {

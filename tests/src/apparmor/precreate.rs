@@ -20,7 +20,6 @@ const CONTAINERS_CONF: &str = include_str!("../../../contrib/podman-precreate/co
 const HOOKS: &str = "/etc/portcullis/podman-hooks.d";
 const HOOK_FILE: &str = "/etc/portcullis/podman-hooks.d/portcullis-precreate.json";
 const CONF_FILE: &str = "/etc/containers/containers.conf.d/portcullis-precreate.conf";
-const DIRECTORIES: &[&str] = &["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d", HOOKS];
 
 const POLICY: &str = "\
 apiVersion: security.kubearmor.com/v1
@@ -88,10 +87,9 @@ struct Installed {
 
 impl Installed {
     fn install(guest: &Guest) -> Result<Installed> {
-        for directory in DIRECTORIES {
+        for directory in [HOOKS, "/etc/containers/containers.conf.d"] {
             guest::make_directory(Path::new(directory))?;
         }
-        guest::make_directory(Path::new("/etc/containers/containers.conf.d"))?;
         guest::write(Path::new(HOOK_FILE), HOOK.as_bytes())?;
         guest::write(Path::new(CONF_FILE), CONTAINERS_CONF.as_bytes())?;
         Ok(Installed { _programs: Programs::install(guest)? })
