@@ -158,6 +158,11 @@ fn show(report: &Report) -> Result<(), Failure> {
     for record in &report.damaged_records {
         output::line(&format!("DAMAGED RECORD, changed policies do not reach its container: {}", output::printable(record)))?;
     }
+    for container in &report.containers {
+        if let Some(shortfall) = shortfall(container) {
+            output::line(&format!("PARTIAL {} {}: {shortfall}", output::printable(&container.record.name), container.record.id))?;
+        }
+    }
     if report.containers.is_empty() {
         return output::line("no container is armed");
     }
@@ -168,6 +173,7 @@ fn show(report: &Report) -> Result<(), Failure> {
             let record = &container.record;
             let status = match container.status {
                 Status::Armed if record.audited => "audited",
+                Status::Armed if shortfall(container).is_some() => "partial",
                 Status::Armed => "armed",
                 Status::Leaving => "leaving",
                 Status::Lost => "LOST",
@@ -178,4 +184,9 @@ fn show(report: &Report) -> Result<(), Failure> {
         })
         .collect();
     output::table(&["CONTAINER", "NAME", "STATE", "TASKS", "POLICIES"], &rows)
+}
+
+/// What is not confined in a container that AppArmor confines.
+fn shortfall(container: &ArmedContainer) -> Option<&'static str> {
+    container.record.confinement.as_ref()?.carrier.shortfall()
 }

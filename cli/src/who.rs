@@ -143,6 +143,9 @@ fn show(
         Some(confinement) => format!("  by        AppArmor, profile {}", confinement.profile),
         None => "  by        BPF LSM".to_owned(),
     })?;
+    if let Some(shortfall) = record.confinement.as_ref().and_then(|confinement| confinement.carrier.shortfall()) {
+        output::line(&format!("  PARTIAL   {shortfall}"))?;
+    }
     output::line(&format!("  tasks     {}", container.tasks))?;
     visibility.into_iter().flat_map(visibility_lines).try_for_each(|line| output::line(&line))?;
     let policies = if record.policies.is_empty() { "none any more".to_owned() } else { record.policies.join(", ") };

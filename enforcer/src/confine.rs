@@ -36,7 +36,8 @@ impl Enforcer {
     /// If there is no such profile to be had.
     pub fn confine_to_nothing(&self, id: &str) -> Result<(), Error> {
         let facts = ContainerFacts { id: id.to_owned(), ..ContainerFacts::default() };
-        let compiled = compile(self.profiles(), &RuleSet::default(), Variant::default(), &facts)?;
+        let nothing = RuleSet::default();
+        let compiled = compile(self.profiles(), &nothing, content_hash(&nothing), Variant::default(), &facts)?;
         Ok(self.profiles().load(&compiled, &ProfileName::of(id))?)
     }
 
@@ -80,15 +81,16 @@ impl Enforcer {
     }
 }
 
-/// The profiles of a set, from the cache or made now.
+/// The profiles of a set of this content hash, from the cache or made now.
 pub(crate) fn compile(
     profiles: &Profiles,
     set: &RuleSet,
+    hash: [u64; 2],
     variant: Variant,
     facts: &ContainerFacts,
 ) -> Result<CompiledProfiles, Error> {
     let failed = |source| Error::Generate { container: shown(&facts.name, &facts.id), source };
-    Ok(profiles.compile(&generate(set, variant).map_err(failed)?)?)
+    profiles.of_set(hash, variant, || generate(set, variant).map_err(failed))
 }
 
 /// Says what the label of a container means that is about to start. If any step fails, what was before is again.
@@ -105,7 +107,8 @@ pub(crate) fn arm(
         return Err(Error::NoCarrier { container: name_of(target), profile });
     };
     let bundle = starting.bundle.to_owned();
-    let confinement = Confinement { profile: profile.clone(), no_new_privileges: confining.no_new_privileges, bundle };
+    let Confining { no_new_privileges, .. } = *confining;
+    let confinement = Confinement { profile: profile.clone(), no_new_privileges, bundle, carrier: starting.carrier };
     let (slot, epoch) = profile.tenancy();
     let record = ContainerRecord { confinement: Some(confinement), ..record(plan, target, NO_SET, Tenancy { slot, epoch }) };
     if !plan.audited
@@ -190,7 +193,7 @@ pub(crate) fn bring(profiles: &Profiles, state: &StateDir, plan: &Plan, target: 
         state.write_rule_set(hash, set)?;
         // Where it was planned for AppArmor it is in the cache.
         let variant = Variant { audited, no_new_privileges: confinement.no_new_privileges };
-        profiles.load(&compile(profiles, set, variant, target.facts)?, &confinement.profile)?;
+        profiles.load(&compile(profiles, set, hash, variant, target.facts)?, &confinement.profile)?;
         record.switched(record.generation.wrapping_add(1), hex(hash));
     }
     if record != before {

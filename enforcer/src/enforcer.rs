@@ -137,7 +137,8 @@ impl Enforcer {
             Backend::Bpf => Ok(Form::Tables(Some(plan::tables(&self.state, set, hash, container.facts)?))),
             Backend::AppArmor => {
                 let no_new_privileges = container.no_new_privileges;
-                let compiled = confine::compile(&self.profiles, set, Variant { audited, no_new_privileges }, container.facts)?;
+                let variant = Variant { audited, no_new_privileges };
+                let compiled = confine::compile(&self.profiles, set, hash, variant, container.facts)?;
                 Ok(Form::Profiles(Confining { compiled, no_new_privileges }))
             }
         })

@@ -47,7 +47,7 @@ pub use known::{Door, Known};
 pub use live::{Expected, Refreshed, Started};
 pub use plan::{Container, Enforce, Plan, Starting, Target};
 pub use policy_dir::{MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies, PolicyDir, Problem};
-pub use record::{Confinement, ContainerRecord, Earlier, Unprotected};
+pub use record::{Carrier, Confinement, ContainerRecord, Earlier, Unprotected};
 pub use refusals::{MAX_REFUSAL_BYTES, Refusals};
 pub use residents::Residents;
 pub use root::ContainerRoot;

@@ -11,6 +11,7 @@ use crate::apparmor::CompiledProfiles;
 use crate::automaton::{Budget, Compiled, compile, content_hash};
 use crate::place::Place;
 use crate::program::Program;
+use crate::record::Carrier;
 use crate::root::ContainerRoot;
 use crate::state::StateDir;
 use crate::{Config, Error};
@@ -46,6 +47,8 @@ pub struct Starting<'a> {
     pub bundle: &'a Path,
     /// The label that the runtime gives it, as the configuration has it; empty for none.
     pub label: &'a str,
+    /// Who has put it there.
+    pub carrier: Carrier,
     /// Its first program.
     pub program: &'a Program,
     /// Its root file system with all mounts made.

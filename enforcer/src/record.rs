@@ -76,6 +76,33 @@ pub struct Confinement {
     pub no_new_privileges: bool,
     /// Its bundle, whose configuration says what it is executed with.
     pub bundle: PathBuf,
+    /// Who has given it its label.
+    #[serde(default)]
+    pub carrier: Carrier,
+}
+
+/// Who gives a container its label, and what the label is not given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Carrier {
+    /// `portcullis-runtime`, which gives it to what is executed in the container later, too.
+    #[default]
+    Runtime,
+    /// Podman's hook `precreate`, which Podman does not ask about `podman exec`.
+    Precreate,
+}
+
+impl Carrier {
+    /// What is not confined in a container with a label of this carrier, for people.
+    #[must_use]
+    pub fn shortfall(self) -> Option<&'static str> {
+        match self {
+            Carrier::Runtime => None,
+            Carrier::Precreate => Some(
+                "protected in part: what `podman exec` executes in it is not confined, as its label is from Podman's precreate hook; have Podman run containers by portcullis-runtime (contrib/runtime)",
+            ),
+        }
+    }
 }
 
 /// A policy set that a container had before.
@@ -127,6 +154,18 @@ pub struct Unprotected {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_confinement_of_an_older_version_is_by_the_runtime() {
+        let old = r#"{"profile":"portcullis.0","noNewPrivileges":false,"bundle":"/b"}"#;
+        let confinement: Confinement = serde_json::from_str(old).unwrap();
+        assert_eq!(confinement.carrier, Carrier::Runtime);
+        assert_eq!(confinement.carrier.shortfall(), None);
+        let by_hook = Confinement { carrier: Carrier::Precreate, ..confinement };
+        let written = serde_json::to_string(&by_hook).unwrap();
+        assert!(written.contains(r#""carrier":"precreate""#), "{written}");
+        assert_eq!(serde_json::from_str::<Confinement>(&written).unwrap(), by_hook);
+    }
 
     #[test]
     fn a_record_of_an_older_version_is_read() {

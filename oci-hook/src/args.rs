@@ -11,17 +11,18 @@ const MAX_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
-Usage: portcullis-hook [OPTIONS] createRuntime|poststop
+Usage: portcullis-hook [OPTIONS] createRuntime|poststop|precreate
 
 An OCI hook: reads the container's state (JSON) from standard input. createRuntime puts the policies that select the
-container in force before its first instruction; poststop takes them out of force.
+container in force before its first instruction; poststop takes them out of force. precreate, which only Podman has, reads the
+container's configuration and writes the one with its AppArmor label.
 
 Options:
   --config FILE          configuration [default: /etc/portcullis/config.yaml]
-  --deadline SECONDS     give up after so long, fractions allowed [default: 8]
+  --deadline SECONDS     give up after so long, fractions allowed [default: 8]; not of precreate
   --fail-policy POLICY   enforce: what cannot be protected does not start; permit: it starts, with a warning and a record
                          [default: failPolicy of the configuration, else enforce]
-  --timings              print the microseconds of each phase on standard error
+  --timings              print the microseconds of each phase on standard error; not of precreate
   --help, --version
 
 Exit status: 0 the container may start, 1 it may not, 2 wrong usage. poststop always exits with 0.
@@ -60,11 +61,22 @@ pub struct Options {
     pub timings: bool,
 }
 
+/// The command line of the stage `precreate`, in which there is no container yet: it says what its configuration is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Precreate {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--fail-policy`.
+    pub fail_policy: Option<FailPolicy>,
+}
+
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Run a stage.
     Run(Options),
+    /// Write a configuration.
+    Precreate(Precreate),
     /// Print [`USAGE`].
     Help,
     /// Print the version.
@@ -80,7 +92,7 @@ pub struct UsageError(String);
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, UsageError> {
     let mut options =
         Options { stage: Stage::CreateRuntime, config: None, deadline: DEFAULT_DEADLINE, fail_policy: None, timings: false };
-    let mut stage = None;
+    let (mut stage, mut precreate, mut of_others) = (None, false, None);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let Some(text) = argument.to_str() else {
@@ -93,15 +105,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, U
         let mut value = || joined.clone().or_else(|| arguments.next()).ok_or_else(|| UsageError(format!("{name} needs a value")));
         match name {
             "--config" => options.config = Some(PathBuf::from(value()?)),
-            "--deadline" => options.deadline = deadline(&value()?)?,
+            "--deadline" => (options.deadline, of_others) = (deadline(&value()?)?, Some("--deadline")),
             "--fail-policy" => options.fail_policy = Some(fail_policy(&value()?)?),
-            "--timings" if joined.is_none() => options.timings = true,
+            "--timings" if joined.is_none() => (options.timings, of_others) = (true, Some("--timings")),
             "--help" | "-h" => return Ok(Request::Help),
             "--version" => return Ok(Request::Version),
-            "createRuntime" if stage.is_none() => stage = Some(Stage::CreateRuntime),
-            "poststop" if stage.is_none() => stage = Some(Stage::Poststop),
+            "createRuntime" if stage.is_none() && !precreate => stage = Some(Stage::CreateRuntime),
+            "poststop" if stage.is_none() && !precreate => stage = Some(Stage::Poststop),
+            "precreate" if stage.is_none() && !precreate => precreate = true,
             _ => return Err(UsageError(format!("unknown argument {text:?}"))),
         }
+    }
+    if precreate {
+        return match of_others {
+            Some(option) => Err(UsageError(format!("{option} is not of precreate"))),
+            None => Ok(Request::Precreate(Precreate { config: options.config, fail_policy: options.fail_policy })),
+        };
     }
     options.stage = stage.ok_or_else(|| UsageError("no stage given".to_owned()))?;
     Ok(Request::Run(options))
@@ -141,6 +160,8 @@ mod tests {
         assert_eq!(options.fail_policy, Some(FailPolicy::Permit));
         assert!(options.timings && options.config == Some(PathBuf::from("/c")));
         assert!(matches!(of("poststop").unwrap(), Request::Run(Options { stage: Stage::Poststop, .. })));
+        let precreate = Precreate { config: Some(PathBuf::from("/c")), fail_policy: Some(FailPolicy::Permit) };
+        assert_eq!(of("precreate --config /c --fail-policy=permit").unwrap(), Request::Precreate(precreate));
         assert_eq!(of("--help").unwrap(), Request::Help);
     }
 
@@ -149,6 +170,10 @@ mod tests {
         for (line, message) in [
             ("", "no stage given; see portcullis-hook --help"),
             ("prestart", "unknown argument \"prestart\"; see portcullis-hook --help"),
+            ("precreate --timings", "--timings is not of precreate; see portcullis-hook --help"),
+            ("--deadline=3 precreate", "--deadline is not of precreate; see portcullis-hook --help"),
+            ("precreate poststop", "unknown argument \"poststop\"; see portcullis-hook --help"),
+            ("poststop precreate", "unknown argument \"precreate\"; see portcullis-hook --help"),
             ("poststop poststop", "unknown argument \"poststop\"; see portcullis-hook --help"),
             ("--deadline", "--deadline needs a value; see portcullis-hook --help"),
             ("--timings=1 poststop", "unknown argument \"--timings=1\"; see portcullis-hook --help"),

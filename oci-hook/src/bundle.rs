@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::state::{object, strings};
+use portcullis_enforcer::Carrier;
 use portcullis_enforcer::place::{Host, ReadError, host};
 use portcullis_enforcer::program::Program;
 
@@ -20,6 +21,10 @@ use portcullis_enforcer::program::Program;
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
 /// The configuration in a bundle.
 pub(crate) const CONFIG: &str = "config.json";
+/// The annotation by which a carrier says that it is another than `portcullis-runtime`.
+pub(crate) const CARRIER_ANNOTATION: &str = "portcullis.io/carrier";
+/// Its value of the hook of `precreate`.
+pub(crate) const BY_PRECREATE: &str = "precreate";
 
 /// What a bundle says about its container.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub struct Bundle {
     pub root: PathBuf,
     /// `hostname`.
     pub hostname: Option<String>,
+    /// Who has given it its label, if it has one of ours.
+    pub carrier: Carrier,
     /// All annotations of the container.
     pub annotations: BTreeMap<String, String>,
     /// What is executed in it first.
@@ -153,11 +160,14 @@ impl Bundle {
             Some(root) if !root.path.is_empty() && !root.path.contains('\0') => path.join(root.path),
             _ => return Err(BundleError::NoRoot { path: file }),
         };
+        let annotations = strings(written.annotations.unwrap_or_default());
+        let by_hook = annotations.get(CARRIER_ANNOTATION).is_some_and(|carrier| carrier == BY_PRECREATE);
         Ok(Bundle {
             path,
             root,
             hostname: written.hostname.filter(|name| !name.is_empty()),
-            annotations: strings(written.annotations.unwrap_or_default()),
+            carrier: if by_hook { Carrier::Precreate } else { Carrier::Runtime },
+            annotations,
             process: written.process.unwrap_or_default().meant(),
             mounts: written
                 .mounts

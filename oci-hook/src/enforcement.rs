@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use portcullis_enforcer::Known;
 use portcullis_enforcer::apparmor::ProfileName;
 use portcullis_enforcer::place::Place;
 use portcullis_enforcer::program::Program;
+use portcullis_enforcer::{Carrier, Known};
 use portcullis_policy::Policy;
 
 use crate::args::FailPolicy;
@@ -46,6 +46,8 @@ pub struct Container {
     pub bundle: PathBuf,
     /// What is executed in it first.
     pub process: Process,
+    /// Who has given it its label.
+    pub carrier: Carrier,
 }
 
 /// The enforcer as the hook needs it. Called from one thread at a time, but for [`Enforcement::disarm`], which the deadline

@@ -4,7 +4,8 @@
 //! who the container is, without asking any daemon, and calls the enforcer; what it can't find out is an error and never a
 //! guess. It decides nothing about policies.
 //!
-//! portcullis-runtime ([`carrier`]) is another program of this crate: the runtime that engines run where AppArmor enforces.
+//! portcullis-runtime ([`carrier`]) is another program of this crate: the runtime that engines run where AppArmor enforces. Where Podman
+//! does not, the hook does a part of its work, at `precreate`.
 
 pub mod args;
 pub mod bundle;

@@ -224,7 +224,7 @@ fn find<E: Enforcement>(
     let cgroup = Cgroup::of(own, &init, &known.facts.id)?;
     let root = init.open_root(&bundle.root)?;
     let place = Place::of_starting(&init, cgroup, runtime_mntns, &root)?;
-    Ok(Some((init, Container { known, place, root, bundle: bundle.path, process: bundle.process })))
+    Ok(Some((init, Container { known, place, root, bundle: bundle.path, process: bundle.process, carrier: bundle.carrier })))
 }
 
 pub(crate) fn who<E: Enforcement>(

@@ -22,9 +22,12 @@ fn hook(dir: &Path, arguments: &[&str], state: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A hook that ends before it has read everything closes the pipe; runtimes live with that.
-    drop(child.stdin.take().unwrap().write_all(state.as_bytes()));
-    child.wait_with_output().unwrap()
+    let mut input = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // A hook that ends before it has read everything closes the pipe; runtimes live with that.
+        scope.spawn(move || drop(input.write_all(state.as_bytes())));
+        child.wait_with_output().unwrap()
+    })
 }
 
 fn with_policy() -> tempfile::TempDir {
@@ -72,6 +75,33 @@ fn with_policies_a_broken_state_refuses_with_one_line() {
         let stderr = text(&output.stderr);
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(stderr.starts_with("portcullis-hook: container of unknown id refused: ") && output.stdout.is_empty(), "{stderr}");
+    }
+}
+
+/// Where there is nothing to do, the configuration stays what it is, however long; where a policy might be for it, what is none is refused.
+#[test]
+fn precreate_gives_back_what_it_does_not_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = format!("{}{{\"root\":{{\"path\":\"/x\"}}}}\n", " ".repeat(9 << 20));
+    let output = hook(dir.path(), &["precreate"], &long);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(0), long.len()), "{}", text(&output.stderr));
+    assert!(output.stdout == long.as_bytes());
+    let dir = with_policy();
+    std::fs::write(
+        dir.path().join("config.yaml"),
+        format!(
+            "policyDir: {}\nstateDir: {}\nbackend: apparmor\n",
+            dir.path().join("policies").display(),
+            dir.path().join("state").display()
+        ),
+    )
+    .unwrap();
+    for config in ["", "{", "{}", &long] {
+        let output = hook(dir.path(), &["precreate"], config);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{config:.20}: {stderr}");
+        assert!(output.stdout.is_empty() && stderr.lines().count() == 1, "{stderr}");
+        assert!(stderr.starts_with("portcullis-hook: container of unknown id refused: "), "{stderr}");
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::guest::{self, Guest};
+use crate::guest::{self, COMMAND_LIMIT, Guest};
 use crate::{Failure, Result, process};
 
 /// Directories of every root file system.
@@ -89,6 +90,19 @@ pub(crate) fn make(root: &Path) -> Result<()> {
     }
     guest::write(&root.join("etc/passwd"), b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n")?;
     guest::write(&root.join("etc/hosts"), b"127.0.0.1 localhost\n")
+}
+
+/// A root file system with the programs as a tar, for engines that import it; made once by each run.
+pub(crate) fn archive(guest: &Guest) -> Result<PathBuf> {
+    let (root, archive) = (guest.work.join("image/root"), guest.work.join("image/image.tar"));
+    static MADE: AtomicBool = AtomicBool::new(false);
+    if !MADE.load(Ordering::Relaxed) {
+        make(&root)?;
+        add_programs(guest, &root)?;
+        process::must(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."), b"", COMMAND_LIMIT)?;
+        MADE.store(true, Ordering::Relaxed);
+    }
+    Ok(archive)
 }
 
 /// An overlay over `lower`; unmounted when dropped.

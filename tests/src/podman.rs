@@ -30,11 +30,7 @@ impl Podman {
         if !installed("podman") {
             return Ok(None);
         }
-        let root = guest.work.join("podman/root");
-        image::make(&root)?;
-        image::add_programs(guest, &root)?;
-        let archive = guest.work.join("podman/image.tar");
-        process::must(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."), b"", LIMIT)?;
+        let archive = image::archive(guest)?;
         let hooks = guest.work.join("podman/hooks.d");
         guest::make_directory(&hooks)?;
         for (file, stage) in [("portcullis.json", "createRuntime"), ("portcullis-poststop.json", "poststop")] {

@@ -8,9 +8,11 @@ use portcullis_policy::decide::Verdict;
 use portcullis_policy::expectation::{self, Case, Expectation, FileCall, FileKind, Op};
 use portcullis_policy::meaning::{Class, RuleSet};
 use portcullis_policy::select::Mode;
+use sha2::{Digest, Sha256};
 
 use super::compiled::{CompiledProfile, compile};
 use super::paths::{CHANGE, EXECUTE, READ};
+use super::text::WRITES;
 use super::{Generated, Variant, generate, report};
 
 /// Cases that end otherwise under AppArmor, which the report of their policies says.
@@ -151,6 +153,20 @@ fn cases_end_as_expected_or_the_report_says_that_they_do_not() {
     let told = format!("{} of {cases} cases end otherwise under AppArmor", otherwise.len());
     assert!(specification.contains(&told), "SPECIFICATION.md does not say: {told}");
     assert!(specification.contains(&format!("its {calls} cases of system calls")), "{calls} cases of system calls");
+}
+
+/// A build that writes otherwise finds nothing of what another has kept.
+#[test]
+fn what_is_kept_by_the_rules_is_what_would_be_written() {
+    let mut hasher = Sha256::new();
+    for document in corpus() {
+        let set = document.rules(&document.select(&[]));
+        for (audited, no_new_privileges) in [(false, false), (true, false), (false, true)] {
+            hasher.update(generate(&set, Variant { audited, no_new_privileges }).unwrap().text);
+        }
+    }
+    let digest: String = hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(WRITES, digest, "the profiles of the corpus are others: put the right one into text.rs");
 }
 
 fn corpus() -> Vec<Expectation> {

@@ -96,16 +96,59 @@ fn a_set_is_compiled_once() {
 }
 
 #[test]
+fn what_a_set_was_compiled_to_is_found_without_its_text() {
+    let mut site = site();
+    site.parser(r#"echo ran >> "$(dirname "$0")/runs"; while [ "$1" != -o ]; do shift; done; cp "$3" "$2""#);
+    let runs = |site: &Site| fs::read_to_string(site.root.join("runs")).unwrap().lines().count();
+    let of = |site: &Site, hash, variant| {
+        let mut written = 0;
+        let compiled = site.profiles.of_set(hash, variant, || {
+            written += 1;
+            Ok::<_, StoreError>(generated("/etc/shadow"))
+        });
+        (written, compiled.unwrap())
+    };
+    let plain = Variant::default();
+    let (written, first) = of(&site, [1, 2], plain);
+    assert_eq!((written, first.bytes.as_slice()), (1, generated("/etc/shadow").text.as_bytes()));
+    assert_eq!(of(&site, [1, 2], plain), (0, first.clone()));
+    // Other rules, or the same written otherwise, may come to the same text: that is compiled once all the same.
+    for (hash, variant) in [([2, 1], plain), ([1, 2], Variant { audited: true, ..plain })] {
+        assert_eq!(of(&site, hash, variant), (1, first.clone()));
+    }
+    assert_eq!(runs(&site), 1);
+    // What is kept of a set may be damaged, and may name what is not kept any more.
+    let names = || files::list(&site.profiles.cache, 100).unwrap().into_iter();
+    for name in names().filter(|name| name.ends_with(".set")) {
+        fs::write(site.profiles.cache.join(name), "../../etc/x").unwrap();
+    }
+    assert_eq!((of(&site, [1, 2], plain), of(&site, [1, 2], plain).0), ((1, first.clone()), 0));
+    for name in names().filter(|name| name.ends_with(".bin")) {
+        fs::remove_file(site.profiles.cache.join(name)).unwrap();
+    }
+    assert_eq!((of(&site, [1, 2], plain), runs(&site)), ((1, first), 2));
+    let error = site.profiles.of_set([9, 9], plain, || Err(StoreError::SeesFewTasks)).unwrap_err();
+    assert!(matches!(error, StoreError::SeesFewTasks));
+    // Another parser may make something else of it.
+    site.parser(r#"while [ "$1" != -o ]; do shift; done; echo other > "$2""#);
+    assert_eq!(of(&site, [1, 2], plain).1.bytes, b"other\n");
+}
+
+#[test]
 fn the_cache_is_bounded() {
     let mut site = site();
     site.parser(r#"while [ "$1" != -o ]; do shift; done; echo "$3" > "$2""#);
     fs::create_dir(&site.profiles.cache).unwrap();
     for number in 0..MAX_CACHED {
-        fs::write(site.profiles.cache.join(format!("{number}.bin")), "").unwrap();
+        for suffix in ["bin", "set"] {
+            fs::write(site.profiles.cache.join(format!("{number}.{suffix}")), "").unwrap();
+        }
     }
-    site.profiles.compile(&generated("/etc/shadow")).unwrap();
+    site.profiles.of_set([1, 2], Variant::default(), || Ok::<_, StoreError>(generated("/etc/shadow"))).unwrap();
     let left = files::list(&site.profiles.cache, 4 * MAX_CACHED).unwrap();
-    assert_eq!(left.iter().filter(|name| name.ends_with(".bin")).count(), MAX_CACHED);
+    for suffix in [".bin", ".set"] {
+        assert_eq!(left.iter().filter(|name| name.ends_with(suffix)).count(), MAX_CACHED, "{suffix}");
+    }
 }
 
 #[test]

@@ -10,6 +10,9 @@ use super::language::everything;
 use super::paths::{Access, CHANGE, EXECUTE, Effect, MAP, PathRules, Permissions, READ};
 use super::sockets::NetworkRule;
 
+/// The hash of what is written for the conformance corpus: a build that writes otherwise has another, and a test that says which.
+pub(super) const WRITES: &str = "8194411b9af3ea489032569528c69316";
+
 /// The rules of a profile.
 pub(super) struct Profile {
     /// The source class whose tasks it confines.

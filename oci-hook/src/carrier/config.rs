@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use portcullis_enforcer::Carrier;
 use portcullis_enforcer::apparmor::{Label, ProfileName};
 use serde_json::{Map, Value, json};
 
 use super::CarrierError;
+use crate::bundle::{BY_PRECREATE, CARRIER_ANNOTATION};
 
 /// Seconds after which a runtime ends a hook; as in contrib/hooks.d.
 const HOOK_TIMEOUT: u32 = 10;
@@ -36,6 +38,25 @@ impl Config {
     /// Gives an execution its profile. One that names none has the container's, as runtimes see it.
     pub(super) fn label_execution(&mut self, inherited: &str, profile: &ProfileName) -> bool {
         relabel(&mut self.root, inherited, Some(profile))
+    }
+
+    /// Notes who has given it its label, which the gate hook puts on record. That of the runtime is no note, so that nobody but the
+    /// hook of `precreate` can make less of it than it is.
+    pub(super) fn carried_by(&mut self, carrier: Carrier) -> Result<(), CarrierError> {
+        let annotations = match self.root.get_mut("annotations") {
+            Some(Value::Object(annotations)) => annotations,
+            _ if carrier == Carrier::Runtime => return Ok(()),
+            None | Some(Value::Null) => {
+                self.root.insert("annotations".to_owned(), json!({ CARRIER_ANNOTATION: BY_PRECREATE }));
+                return Ok(());
+            }
+            Some(_) => return Err(CarrierError::Annotations { path: self.path.clone() }),
+        };
+        match carrier {
+            Carrier::Runtime => drop(annotations.remove(CARRIER_ANNOTATION)),
+            Carrier::Precreate => drop(annotations.insert(CARRIER_ANNOTATION.to_owned(), Value::from(BY_PRECREATE))),
+        }
+        Ok(())
     }
 
     /// Has the gate hook run before and after the container, unless it is anyway.
@@ -170,6 +191,22 @@ mod tests {
         for text in [r#"{"hooks":7}"#, r#"{"hooks":{"poststop":{}}}"#] {
             assert!(matches!(config(text).gate(hook), Err(CarrierError::Hooks { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn only_the_hook_leaves_a_note() {
+        for text in ["{}", r#"{"annotations":null}"#, r#"{"annotations":{"portcullis.io/carrier":"x"}}"#] {
+            let mut config = config(text);
+            config.carried_by(Carrier::Precreate).unwrap();
+            assert_eq!(written(&config)["annotations"]["portcullis.io/carrier"], "precreate", "{text}");
+            config.carried_by(Carrier::Runtime).unwrap();
+            assert_eq!(written(&config)["annotations"], json!({}), "{text}");
+        }
+        let mut silent = config("{}");
+        silent.carried_by(Carrier::Runtime).unwrap();
+        assert_eq!(written(&silent), json!({}));
+        let odd = config(r#"{"annotations":7}"#).carried_by(Carrier::Precreate);
+        assert!(matches!(odd, Err(CarrierError::Annotations { .. })));
     }
 
     #[test]

@@ -9,11 +9,13 @@
 mod command;
 mod config;
 mod log;
+pub mod precreate;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use portcullis_enforcer::Carrier;
 use portcullis_enforcer::apparmor::{Label, ProfileName};
 use portcullis_enforcer::place::{Host, ReadError, host};
 use portcullis_enforcer::program::Program;
@@ -80,6 +82,12 @@ pub enum CarrierError {
         /// The file.
         path: PathBuf,
     },
+    /// Annotations that are none.
+    #[error("{path} has annotations that are none, so that it cannot be noted who has given the label")]
+    Annotations {
+        /// The file.
+        path: PathBuf,
+    },
     /// A configuration could not be written.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -93,6 +101,20 @@ pub enum CarrierError {
         "the container is to be restored with --lsm-profile, which would take the place of its policy's; leave that option out"
     )]
     Restored,
+    /// A configuration of nobody, or of several.
+    #[error(
+        "its configuration is that of a Podman container, and one, by the name of its cgroup, the mount of /run/.containerenv and the working directory, but these say {found:?}; only Podman is to run this hook, as its stage `precreate`"
+    )]
+    WhichContainer {
+        /// The ids.
+        found: Vec<String>,
+    },
+    /// Podman's files are not where they should be.
+    #[error("Podman's directory of the container {id} is not beside its root file system (DRIVER-containers/ID/userdata)")]
+    NoStorage {
+        /// The id.
+        id: String,
+    },
     /// Who the container is.
     #[error(transparent)]
     Who(#[from] HookError),
@@ -159,15 +181,42 @@ fn create<E: Carrying>(
     if !enforcement.carries()? {
         return Ok(());
     }
-    let Some(policies) = enforcement.policies()? else { return Ok(()) };
+    if enforcement.policies()?.is_none() {
+        return Ok(());
+    }
     if host.uid != 0 {
         return Err(CarrierError::Rootless);
     }
     let directory = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
     let file = directory.join(file);
     let bytes = host::read(&file, MAX_CONFIG_BYTES)?;
-    let bundle = Bundle::parse(directory.clone(), &bytes)?;
-    let state = State::of_bundle(id, &directory)?;
+    let create = Create { id, directory: &directory, file: &file, carrier: Carrier::Runtime, lsm_profile };
+    configure(host, enforcement, &create, &bytes)?.map_or(Ok(()), |config| config.write())
+}
+
+/// A container that is to be made.
+struct Create<'a> {
+    id: &'a str,
+    /// Its bundle.
+    directory: &'a Path,
+    /// Where its configuration is written.
+    file: &'a Path,
+    carrier: Carrier,
+    /// The runtime is told another label.
+    lsm_profile: bool,
+}
+
+/// The configuration that a container is to have, where that is another than it has.
+fn configure<E: Carrying>(
+    host: &Host,
+    enforcement: &E,
+    create: &Create<'_>,
+    bytes: &[u8],
+) -> Result<Option<Config>, CarrierError> {
+    let Some(policies) = enforcement.policies()? else { return Ok(None) };
+    let Create { id, directory, file, carrier, lsm_profile } = *create;
+    let bundle = Bundle::parse(directory.to_owned(), bytes)?;
+    let state = State::of_bundle(id, directory)?;
     let selected = match who(host, enforcement, &bundle, state) {
         Ok(None) => false,
         Ok(Some(known)) => {
@@ -178,10 +227,10 @@ fn create<E: Carrying>(
         Err(_) if policies.is_empty() => false,
         Err(error) => return Err(error.into()),
     };
-    let mut config = Config::parse(&file, &bytes)?;
+    let mut config = Config::parse(file, bytes)?;
     if !selected {
         // The same bundle may have been run when a policy was for it.
-        return if config.label(None)? { config.write() } else { Ok(()) };
+        return Ok(if config.label(None)? { Some(config) } else { None });
     }
     if lsm_profile {
         return Err(CarrierError::Restored);
@@ -189,8 +238,9 @@ fn create<E: Carrying>(
     // Who could not say what the label means gives none: then it is for the fail policy to say what becomes of the container.
     enforcement.load()?;
     config.label(Some(&ProfileName::of(id)))?;
+    config.carried_by(carrier)?;
     config.gate(&enforcement.gate()?)?;
-    config.write()
+    Ok(Some(config))
 }
 
 /// The label is what the runtime has given the init for its next execution, which it now waits for. Which policies there are is not
@@ -238,20 +288,29 @@ fn by_words(asked: &Exec, of_container: &Process) -> Program {
 
 fn refuse_or_permit<E: Enforcement>(enforcement: &E, id: &str, error: &CarrierError, words: Vec<OsString>) -> Carried {
     let shown = if id.is_empty() { "of unknown id" } else { id };
-    // A program that a policy denies is denied, whatever happens to what cannot be told.
-    let denied = matches!(error, CarrierError::Enforcement(failure) if is_denial(failure));
-    let permits = !denied && matches!(enforcement.fail_policy(), Ok(FailPolicy::Permit));
-    if !permits {
+    if !permits(enforcement, None, error) {
         let refusal = line(PROGRAM, &format!("container {shown} refused: {error}"));
         let untold = log::tell(&words, &refusal).err().map(|error| line(PROGRAM, &error.to_string()));
         return Carried { words: None, lines: std::iter::once(refusal).chain(untold).collect() };
     }
+    Carried { words: Some(words), lines: vec![line(PROGRAM, &unprotected(enforcement, id, error))] }
+}
+
+/// Whether a container is to go on that cannot be protected.
+fn permits<E: Enforcement>(enforcement: &E, asked: Option<FailPolicy>, error: &CarrierError) -> bool {
+    // A program that a policy denies is denied, whatever happens to what cannot be told.
+    let denied = matches!(error, CarrierError::Enforcement(failure) if is_denial(failure));
+    !denied && asked.or_else(|| enforcement.fail_policy().ok()) == Some(FailPolicy::Permit)
+}
+
+/// Records a container that goes on all the same; a line that says so.
+fn unprotected<E: Enforcement>(enforcement: &E, id: &str, error: &CarrierError) -> String {
     let recorded = match enforcement.record_unprotected(id, "", &one_line(&error.to_string())) {
         Ok(()) => String::new(),
         Err(failure) => format!(" (and no record of this could be written: {failure})"),
     };
-    let text = format!("WARNING: container {shown} goes on WITHOUT PROTECTION, by fail policy permit: {error}{recorded}");
-    Carried { words: Some(words), lines: vec![line(PROGRAM, &text)] }
+    let shown = if id.is_empty() { "of unknown id" } else { id };
+    format!("WARNING: container {shown} goes on WITHOUT PROTECTION, by fail policy permit: {error}{recorded}")
 }
 
 /// What this program calls itself.

@@ -103,6 +103,7 @@ impl Enforcement for Real {
         let starting = Starting {
             bundle: &container.bundle,
             label: &container.process.label,
+            carrier: container.carrier,
             program: &container.process.program,
             root: container.root.as_fd(),
         };

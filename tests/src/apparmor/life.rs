@@ -40,7 +40,8 @@ type Checked = std::result::Result<(), String>;
 const WAYS: &[(&str, &[&str])] =
     &[("plain", &[]), ("no-new-privileges", &["--security-opt=no-new-privileges"]), ("privileged", &["--privileged"])];
 
-pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
+/// Podman with its image, where it was needed.
+pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<Option<Podman>> {
     let name = |runtime: Runtime, what: &str| format!("apparmor/podman/{}/{what}", runtime.name());
     let ways = guest.runtimes.iter().flat_map(|runtime| WAYS.iter().map(move |(what, options)| (*runtime, *what, *options)));
     // The more particular ways by one runtime each, where there is to be little.
@@ -53,11 +54,11 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     let ways: Vec<_> =
         ways.filter(|(runtime, what, _)| guest.wants(&name(*runtime, what)) && (!guest.ci || by_one(*runtime, what))).collect();
     if ways.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let Some(podman) = Podman::prepare(guest)? else {
         report.skip("apparmor/podman", "podman is not installed");
-        return Ok(());
+        return Ok(None);
     };
     guest.set_policies(&[("life", POLICY)])?;
     for (runtime, what, options) in ways {
@@ -65,7 +66,7 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         report.run(&name(runtime, what), || life(guest, &podman, runtime, options));
         podman.call(&["rm", "-f", "--ignore", "-t", "0", NAME])?;
     }
-    Ok(())
+    Ok(Some(podman))
 }
 
 /// Started, asked, stopped, started again, removed.

@@ -4,8 +4,10 @@
 mod agent;
 mod conformance;
 mod distinct;
+mod docker;
 mod faults;
 mod life;
+mod precreate;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,8 @@ use crate::{Failure, Result, starts};
 
 /// Where the runtime reads its configuration: engines tell it nothing of ours.
 const CONFIG: &str = "/etc/portcullis/config.yaml";
+/// Where programs of ours are installed.
+const PROGRAMS: &str = "/usr/libexec/portcullis";
 /// What the kernel has.
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 /// Active security modules.
@@ -34,7 +38,9 @@ pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> 
         report.run("apparmor/backend", || told(&guest));
     }
     starts::run(&guest, "apparmor/starts", report)?;
-    life::run(&guest, report)?;
+    let podman = life::run(&guest, report)?;
+    precreate::run(&guest, podman, report)?;
+    docker::run(&guest, report)?;
     distinct::run(&guest, report)?;
     faults::run(&guest, report)?;
     agent::run(&guest, report)?;
@@ -56,6 +62,31 @@ fn carried(guest: &Guest) -> Result<Guest> {
     link(&guest.config, Path::new(CONFIG))?;
     guest.configure("enforce", "audit")?;
     Ok(guest)
+}
+
+/// Our programs where the manuals have them put, which is where configurations of contrib look for them. Taken away when dropped.
+struct Programs;
+
+impl Programs {
+    fn install(guest: &Guest) -> Result<Programs> {
+        guest::remove_tree(Path::new(PROGRAMS))?;
+        guest::make_directory(Path::new(PROGRAMS))?;
+        for program in ["portcullis-hook", "portcullis-runtime"] {
+            link(&guest.binaries.join(program), &Path::new(PROGRAMS).join(program))?;
+        }
+        for runtime in &guest.runtimes {
+            link(Path::new("portcullis-runtime"), &Path::new(PROGRAMS).join(format!("portcullis-{}", runtime.name())))?;
+        }
+        Ok(Programs)
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        if let Err(error) = guest::remove_tree(Path::new(PROGRAMS)) {
+            println!("# {error}");
+        }
+    }
 }
 
 fn link(target: &Path, name: &Path) -> Result<()> {
