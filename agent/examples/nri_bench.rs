@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nri::proto::{Container, ContainerState, PodSandbox};
-use nri::testing::{FakePlugin, FakeRuntime, Profile};
+use nri::testing::{FakePlugin, FakeRuntime, Profile, sample_container, sample_pod};
 use portcullis_agent::control::{AgentStatus, Call, Client, Outcome};
 use portcullis_agent::kubearmor::Host;
 use portcullis_agent::service::{Service, Settings, runtime};
@@ -150,27 +150,7 @@ fn write_policies(directory: &Path, namespace: &str) -> Result<(), Failed> {
 }
 
 fn pod(number: usize) -> PodSandbox {
-    let labels = [("app", format!("app-{}", number % 120)), ("io.kubernetes.pod.name", format!("pod-{number}"))];
-    PodSandbox {
-        id: format!("{number:064x}"),
-        name: format!("pod-{number}"),
-        namespace: "shop".to_owned(),
-        labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        annotations: (0..10).map(|n| (format!("example.com/annotation-{n}"), "x".repeat(100))).collect(),
-        ..PodSandbox::default()
-    }
-}
-
-fn container(number: usize) -> Container {
-    Container {
-        id: format!("{:064x}", number + (1 << 32)),
-        pod_sandbox_id: format!("{number:064x}"),
-        name: "main".to_owned(),
-        args: vec!["/usr/bin/server".to_owned(); 5],
-        env: (0..40).map(|n| format!("VARIABLE_{n}={}", "x".repeat(60))).collect(),
-        annotations: [("io.kubernetes.cri.image-name".to_owned(), "docker.io/library/server:1".to_owned())].into(),
-        ..Container::default()
-    }
+    sample_pod(number, "shop", &format!("app-{}", number % 120))
 }
 
 async fn measure(creations: usize) -> Result<(), Failed> {
@@ -188,7 +168,7 @@ async fn measure(creations: usize) -> Result<(), Failed> {
     let mut times = Vec::with_capacity(creations);
     let mut gated = 0;
     for number in 0..creations {
-        let (pod, container) = (pod(number), container(number));
+        let (pod, container) = (pod(number), sample_container(number));
         let since = Instant::now();
         let creation = plugin.create_container(&pod, &container).await?;
         times.push(since.elapsed());
@@ -242,7 +222,7 @@ async fn measure(creations: usize) -> Result<(), Failed> {
     let pods: Vec<PodSandbox> = numbers.clone().map(pod).collect();
     let containers: Vec<Container> = numbers
         .map(|number| {
-            let mut running = Container { pid: 4_000_000, ..container(number) };
+            let mut running = Container { pid: 4_000_000, ..sample_container(number) };
             running.set_state(ContainerState::Running);
             running
         })

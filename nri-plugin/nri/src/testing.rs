@@ -35,6 +35,7 @@
 mod events;
 mod peer;
 mod profile;
+mod samples;
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::client::CallError;
 pub use peer::FakePlugin;
 pub use profile::Profile;
+pub use samples::{sample_container, sample_pod};
 
 /// What went wrong between the fake runtime and a plugin.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nri::proto::{Container, ContainerState, PodSandbox};
-use nri::testing::{FakeError, FakePlugin, FakeRuntime, Profile};
+use nri::testing::{FakeError, FakePlugin, FakeRuntime, Profile, sample_container, sample_pod};
 use serde_json::json;
 
 use super::agent::{Agent, ask, settings};
@@ -98,7 +98,7 @@ fn measure(guest: &Guest, agent: &mut Agent, socket: &Path, count: usize) -> Res
 /// Creates and starts a container around each of these processes.
 async fn live(plugin: &FakePlugin, pids: &[u32]) -> std::result::Result<(), FakeError> {
     for (number, pid) in pids.iter().enumerate() {
-        let (pod, mut container) = (pod(number), container(number));
+        let (pod, mut container) = (pod(number), sample_container(number));
         plugin.create_container(&pod, &container).await?;
         container.pid = *pid;
         plugin.start_container(&pod, &container).await?;
@@ -111,7 +111,7 @@ async fn synchronized(runtime: &FakeRuntime, pids: &[u32]) -> std::result::Resul
     let plugin = runtime.accept().await?;
     let pods: Vec<PodSandbox> = (0..pids.len()).map(pod).collect();
     let running = |(number, pid): (usize, &u32)| {
-        let mut running = Container { pid: *pid, ..container(number) };
+        let mut running = Container { pid: *pid, ..sample_container(number) };
         running.set_state(ContainerState::Running);
         running
     };
@@ -159,27 +159,7 @@ fn policies() -> Vec<(String, String)> {
 }
 
 fn pod(number: usize) -> PodSandbox {
-    let labels = [("app", format!("app-{}", number % (APPS + APPS / 5))), ("io.kubernetes.pod.name", format!("pod-{number}"))];
-    PodSandbox {
-        id: format!("{number:064x}"),
-        name: format!("pod-{number}"),
-        namespace: "crowd".to_owned(),
-        labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        annotations: (0..10).map(|n| (format!("example.com/annotation-{n}"), "x".repeat(100))).collect(),
-        ..PodSandbox::default()
-    }
-}
-
-fn container(number: usize) -> Container {
-    Container {
-        id: format!("{:064x}", number + (1 << 32)),
-        pod_sandbox_id: format!("{number:064x}"),
-        name: "main".to_owned(),
-        args: vec!["/usr/bin/server".to_owned(); 5],
-        env: (0..40).map(|n| format!("VARIABLE_{n}={}", "x".repeat(60))).collect(),
-        annotations: [("io.kubernetes.cri.image-name".to_owned(), "docker.io/library/server:1".to_owned())].into(),
-        ..Container::default()
-    }
+    sample_pod(number, "crowd", &format!("app-{}", number % (APPS + APPS / 5)))
 }
 
 fn fake(error: FakeError) -> Failure {
