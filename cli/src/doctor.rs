@@ -1,5 +1,7 @@
 //! `portcullis doctor`: what this host can do, and the line that fixes what is missing.
 
+mod podman;
+
 use std::path::Path;
 
 use portcullis_ebpf::{Kernel, Ladder, Lsm};
@@ -10,13 +12,6 @@ use serde::Serialize;
 use crate::args::Output;
 use crate::failure::Failure;
 use crate::{Answer, output};
-
-/// The file of Podman's hook `precreate`.
-const PRECREATE: &str = "portcullis-precreate.json";
-/// Where contrib/podman-precreate has it: a directory that only Podman reads.
-const PODMAN_HOOKS: &str = "/etc/portcullis/podman-hooks.d";
-/// Directories that CRI-O reads, too, or that may be told to.
-const SHARED_HOOKS: &[&str] = &["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
 
 #[derive(Serialize)]
 struct Diagnosis {
@@ -74,7 +69,7 @@ pub(crate) fn doctor(config: Option<&Path>, format: Output) -> Result<Answer, Fa
                 what: error.to_string(),
                 fix: None,
             }))
-            .chain(precreate(by_profiles.is_some()))
+            .chain(podman::findings(Path::new("/"), chosen.backend))
             .collect(),
     };
     match format {
@@ -82,24 +77,6 @@ pub(crate) fn doctor(config: Option<&Path>, format: Output) -> Result<Answer, Fa
         Output::Table => show(&diagnosis)?,
     }
     Ok(if diagnosis.can_enforce { Answer::Yes } else { Answer::No })
-}
-
-/// What there is to say of Podman's hook `precreate`, by where its file is.
-fn precreate(by_profiles: bool) -> Vec<Finding> {
-    let installed = |directory: &&str| Path::new(directory).join(PRECREATE).exists();
-    let in_part = Some(PODMAN_HOOKS).filter(|directory| by_profiles && installed(directory)).map(|directory| Finding {
-        fatal: false,
-        what: format!(
-            "Partial: Podman's precreate hook ({directory}/{PRECREATE}) gives containers their label, but not what `podman exec` executes in them"
-        ),
-        fix: Some("have Podman run containers by portcullis-runtime: contrib/runtime".to_owned()),
-    });
-    let misplaced = SHARED_HOOKS.iter().filter(|directory| installed(directory)).map(|directory| Finding {
-        fatal: false,
-        what: format!("CRI-O does not start with {directory}/{PRECREATE}, a stage that it does not know"),
-        fix: Some(format!("mv {directory}/{PRECREATE} {PODMAN_HOOKS}/")),
-    });
-    in_part.into_iter().chain(misplaced).collect()
 }
 
 fn show(diagnosis: &Diagnosis) -> Result<(), Failure> {
