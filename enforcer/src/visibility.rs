@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Enforcer, Known, Monitor};
 
-/// The annotation of a pod or container that says what is told of it: classes, separated by commas.
+/// The annotation of a pod or container that says what is told of it: classes, separated by commas, or by blanks: Podman before 5
+/// takes what follows a comma for the next annotation.
 pub const VISIBILITY_ANNOTATION: &str = "kubearmor-visibility";
 /// Longest that is read, in bytes. All words that KubeArmor knows take 45.
 pub const MAX_VISIBILITY_BYTES: usize = 256;
@@ -134,7 +135,8 @@ fn annotated(text: &str) -> Result<(Classes, Option<String>), String> {
         ));
     }
     let (mut classes, mut unknown) = (Classes::NONE, Vec::new());
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty() && *word != NONE) {
+    let is_between = |letter: char| letter == ',' || letter.is_whitespace();
+    for word in text.split(is_between).filter(|word| !word.is_empty() && *word != NONE) {
         match class(word) {
             Some(class) => classes |= class,
             None => unknown.push(format!("{word:?}")),
@@ -174,6 +176,7 @@ mod tests {
             ("none", Classes::NONE),
             ("", Classes::NONE),
             ("none,file", Classes::FILE),
+            ("process file", Classes::PROCESS | Classes::FILE),
         ] {
             assert_eq!(by(text), Visible { classes, by: VisibleBy::Annotation, untold: None }, "{text:?}");
         }

@@ -271,7 +271,7 @@ impl Scene<'_> {
 
     /// Podman's containers say it by an annotation of their own.
     fn podman(&mut self, podman: &Podman) -> Outcome {
-        let annotation = format!("{VISIBILITY_ANNOTATION}=process,file");
+        let annotation = format!("{VISIBILITY_ANNOTATION}=process file");
         let script = ": < /etc/hosts; /bin/cat /dev/null; exit 0";
         let containers = [("with", &["--annotation", annotation.as_str()][..]), ("without", &[])];
         let both = if self.guest.ci { 1 } else { 2 };
