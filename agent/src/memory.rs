@@ -5,8 +5,8 @@
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 1;
 
-/// Has all threads share one heap, of small pages; for a process's beginning.
-pub(crate) fn share_heap() {
+/// Has all threads share one heap, of small pages; for a process's beginning, before there are threads.
+pub(crate) fn keep_small() {
     // What is free between things that are not is less than 2 MiB: a heap of huge pages gives little of it back.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::warn!("the kernel gives this process huge pages, more memory is used: {error}");

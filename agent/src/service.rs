@@ -67,7 +67,7 @@ const STACK_BYTES: usize = 1 << 20;
 /// # Errors
 /// If the system gives none.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    crate::memory::share_heap();
+    crate::memory::keep_small();
     let failed = |source| Error::Thread { name: "tokio", source };
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     threads.worker_threads(WORKER_THREADS).max_blocking_threads(BLOCKING_THREADS).thread_stack_size(STACK_BYTES);

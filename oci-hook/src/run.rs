@@ -26,7 +26,7 @@ use crate::state::{MAX_STATE_BYTES, State, StateError};
 /// before the runtime's own timeout (contrib/hooks.d).
 const GRACE: Duration = Duration::from_millis(500);
 /// What this program calls itself.
-const PROGRAM: &str = "portcullis-hook";
+pub(crate) const PROGRAM: &str = "portcullis-hook";
 /// Longest line on standard error; names and paths in it come from others.
 const MAX_LINE_CHARS: usize = 2000;
 

@@ -95,7 +95,8 @@ impl Names {
         Ok(found)
     }
 
-    /// What an armed container asks for itself. Its annotations are in the other record of it; one that is gone asks for nothing.
+    /// What an armed container asks for itself. Its annotations are in the other record of it; one that is gone asks for nothing,
+    /// nor does one whose record is damaged, of which `status` tells: its events must not lack a name for that.
     fn visibility(&self, record: &ContainerRecord) -> Option<Classes> {
         let known = self.tenants.state().known(&record.id).ok()??;
         let is_it = known.place.is_some_and(|place| place.cgroup_id == record.cgroup_id);

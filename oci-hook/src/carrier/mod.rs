@@ -178,10 +178,7 @@ fn create<E: Carrying>(
     file: &Path,
     lsm_profile: bool,
 ) -> Result<(), CarrierError> {
-    if !enforcement.carries()? {
-        return Ok(());
-    }
-    if enforcement.policies()?.is_none() {
+    if !enforces(enforcement)? {
         return Ok(());
     }
     if host.uid != 0 {

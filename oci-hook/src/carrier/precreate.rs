@@ -22,10 +22,9 @@ use crate::args::FailPolicy;
 use crate::bundle::{CONFIG, MAX_CONFIG_BYTES};
 use crate::enforcement::Carrying;
 use crate::identity::podman::Layout;
-use crate::run::{HookError, line};
+use crate::run::{HookError, PROGRAM, line};
 use crate::state::object;
 
-const PROGRAM: &str = "portcullis-hook";
 /// Digits of the ids that Podman makes.
 const ID_DIGITS: usize = 64;
 /// A mount whose source is in the container's directory below the run root.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Programs, profiles, read};
+use super::{Checked, Programs, policy, profiles, read};
 use crate::guest::{self, Guest, installed};
 use crate::process::{self, Dialogue, Outcome};
 use crate::report::Report;
@@ -28,26 +28,6 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(300);
 
-const POLICY: &str = "\
-apiVersion: security.kubearmor.com/v1
-kind: KubeArmorPolicy
-metadata:
-  name: docker
-spec:
-  selector:
-    matchLabels:
-      app: docker
-  file:
-    matchPaths:
-      - path: /etc/hosts
-  process:
-    matchPaths:
-      - path: /attack
-  action: Block
-";
-
-type Checked = std::result::Result<(), String>;
-
 pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     if !guest.wants(SUITE) {
         return Ok(());
@@ -56,7 +36,7 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         report.skip(SUITE, "docker is not installed");
         return Ok(());
     }
-    guest.set_policies(&[("docker", POLICY)])?;
+    guest.set_policies(&[("docker", &policy("docker"))])?;
     let _programs = Programs::install(guest)?;
     let docker = Docker::start(guest)?;
     report.run(&format!("{SUITE}/entrypoint"), || entrypoint(guest, &docker));

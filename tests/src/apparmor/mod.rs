@@ -25,6 +25,17 @@ const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 /// Active security modules.
 const MODULES: &str = "/sys/kernel/security/lsm";
 
+/// A result that is judged.
+type Checked = std::result::Result<(), String>;
+
+/// A policy for containers with the label `app` of this value: `/attack` is not executed in them, nor `/etc/hosts` read.
+fn policy(app: &str) -> String {
+    format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata:\n  name: {app}\nspec:\n  selector:\n    matchLabels:\n      app: {app}\n  \
+         file:\n    matchPaths:\n      - path: /etc/hosts\n  process:\n    matchPaths:\n      - path: /attack\n  action: Block\n"
+    )
+}
+
 /// Runs the suite.
 pub(crate) fn run(guest: &Guest, corpus: Option<&Path>, report: &mut Report) -> Result<()> {
     let modules = read(Path::new(MODULES))?;

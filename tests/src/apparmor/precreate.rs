@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Programs, profiles, read};
+use super::{Checked, Programs, policy, profiles, read};
 use crate::guest::{self, Guest};
 use crate::podman::Podman;
 use crate::report::Report;
@@ -20,26 +20,6 @@ const CONTAINERS_CONF: &str = include_str!("../../../contrib/podman-precreate/co
 const HOOKS: &str = "/etc/portcullis/podman-hooks.d";
 const HOOK_FILE: &str = "/etc/portcullis/podman-hooks.d/portcullis-precreate.json";
 const CONF_FILE: &str = "/etc/containers/containers.conf.d/portcullis-precreate.conf";
-
-const POLICY: &str = "\
-apiVersion: security.kubearmor.com/v1
-kind: KubeArmorPolicy
-metadata:
-  name: precreate
-spec:
-  selector:
-    matchLabels:
-      app: precreate
-  file:
-    matchPaths:
-      - path: /etc/hosts
-  process:
-    matchPaths:
-      - path: /attack
-  action: Block
-";
-
-type Checked = std::result::Result<(), String>;
 
 /// A test, and whether Podman runs `portcullis-runtime` in it, too.
 type Test = (&'static str, bool, fn(&Place<'_>) -> Result<Checked>);
@@ -69,7 +49,7 @@ pub(super) fn run(guest: &Guest, podman: Option<Podman>, report: &mut Report) ->
         report.skip(SUITE, "podman is not installed");
         return Ok(());
     };
-    guest.set_policies(&[("precreate", POLICY)])?;
+    guest.set_policies(&[("precreate", &policy("precreate"))])?;
     let _installed = Installed::install(guest)?;
     for (runtime, (what, carried, test)) in wanted {
         let guest = &Guest { carried, ..guest.clone() };
