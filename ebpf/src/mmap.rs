@@ -33,6 +33,12 @@ impl Mapping {
         Mapping::of(fd, offset as u64, length, ProtFlags::READ)
     }
 
+    /// The same, to be written.
+    #[cfg(feature = "replay")]
+    pub(crate) fn to_write(fd: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Mapping> {
+        Mapping::of(fd, offset as u64, length, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
     fn of(fd: BorrowedFd<'_>, offset: u64, length: usize, protection: ProtFlags) -> io::Result<Mapping> {
         let length = length.next_multiple_of(rustix::param::page_size());
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing that exists is replaced.

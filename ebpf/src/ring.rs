@@ -1,6 +1,5 @@
 //! A ring of events: its one reader, and the count of what is missing.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -48,7 +47,7 @@ pub struct Reader<R> {
     ring: Ring,
     ledger: Ledger,
     what: &'static str,
-    _only_reader: File,
+    _only_reader: Option<File>,
     _events: PhantomData<fn() -> R>,
 }
 
@@ -58,6 +57,10 @@ impl<R: Record> Reader<R> {
     pub(crate) fn open(pin: &Path, what: &'static str, only_reader: File) -> Result<Reader<R>, Error> {
         let bad = |error| Error::system(format!("opening the ring {}", pin.display()), error);
         let ring = sys::open_pin(pin).and_then(Ring::open).map_err(bad)?;
+        Reader::over(ring, what, Some(only_reader))
+    }
+
+    pub(crate) fn over(ring: Ring, what: &'static str, only_reader: Option<File>) -> Result<Reader<R>, Error> {
         let cpus = sys::possible_cpus().map_err(|error| Error::file("/sys/devices/system/cpu/possible", error))?;
         Ok(Reader { ring, ledger: Ledger::new(cpus), what, _only_reader: only_reader, _events: PhantomData })
     }
@@ -119,9 +122,8 @@ impl<R> AsFd for Reader<R> {
 
 /// Keeps count of the events that are missing.
 pub(crate) struct Ledger {
-    cpus: usize,
     /// By CPU: the highest sequence number seen.
-    last: HashMap<u32, u64>,
+    last: Vec<Option<u64>>,
     /// Events that were raised since the first one delivered, and that did not arrive.
     pub(crate) lost: u64,
     /// Records that could not be understood.
@@ -130,11 +132,11 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(cpus: usize) -> Ledger {
-        Ledger { cpus, last: HashMap::new(), lost: 0, malformed: 0 }
+        Ledger { last: vec![None; cpus], lost: 0, malformed: 0 }
     }
 
     pub(crate) fn take<R: Record>(&mut self, record: &[u8]) -> Option<R> {
-        match R::decode(record).filter(|event| (event.number().0 as usize) < self.cpus) {
+        match R::decode(record).filter(|event| (event.number().0 as usize) < self.last.len()) {
             Some(mut event) => {
                 let (cpu, seq) = event.number();
                 event.set_lost_before(self.count(cpu, seq));
@@ -150,8 +152,9 @@ impl Ledger {
     /// A program can be interrupted by another one on the same CPU between taking a number and delivering, so numbers may
     /// come in another order: a late one was counted as lost before and is not.
     fn count(&mut self, cpu: u32, seq: u64) -> u64 {
-        let Some(last) = self.last.get_mut(&cpu) else {
-            self.last.insert(cpu, seq);
+        let last = &mut self.last[cpu as usize];
+        let Some(last) = last else {
+            *last = Some(seq);
             return 0;
         };
         if seq > *last {
@@ -167,6 +170,6 @@ impl Ledger {
 
     #[cfg(test)]
     pub(crate) fn is_untouched(&self) -> bool {
-        self.last.is_empty()
+        self.last.iter().all(Option::is_none)
     }
 }

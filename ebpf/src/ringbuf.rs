@@ -32,6 +32,8 @@ pub(crate) struct Ring {
     has_read: bool,
     /// The record that is being read.
     record: Vec<u64>,
+    #[cfg(feature = "replay")]
+    is_replay: bool,
 }
 
 impl Ring {
@@ -45,7 +47,18 @@ impl Ring {
         let consumer = Mapping::new(fd.as_fd(), page)?;
         let producer = Mapping::to_read(fd.as_fd(), page, page + bytes)?;
         let read = consumer.units()[0].load(Ordering::Acquire);
-        Ok(Ring { fd, consumer, producer, units: bytes / 8, read, written: read, has_read: false, record: Vec::new() })
+        Ok(Ring {
+            fd,
+            consumer,
+            producer,
+            units: bytes / 8,
+            read,
+            written: read,
+            has_read: false,
+            record: Vec::new(),
+            #[cfg(feature = "replay")]
+            is_replay: false,
+        })
     }
 
     /// Gives the next record to `take`, and its room back to the kernel. Nothing where no record is complete: then the kernel
@@ -54,6 +67,8 @@ impl Ring {
         loop {
             if self.read == self.written {
                 self.show_what_was_read();
+                #[cfg(feature = "replay")]
+                self.take_wake();
                 self.written = self.producer.units()[0].load(Ordering::Relaxed);
                 // What was written is seen after how far it was.
                 fence(Ordering::Acquire);
@@ -98,6 +113,15 @@ impl Ring {
         had_read
     }
 
+    /// The descriptor of a ring of the kernel can be read as long as there is something in it; that of another until this.
+    #[cfg(feature = "replay")]
+    fn take_wake(&self) {
+        if self.is_replay {
+            // There is nothing to take where nobody was woken.
+            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+        }
+    }
+
     fn records(&self) -> &[AtomicU64] {
         &self.producer.units()[rustix::param::page_size() / 8..]
     }
@@ -114,6 +138,76 @@ impl Ring {
         let records = self.records();
         record.extend((from..from + bytes.div_ceil(8)).map(|unit| records[unit & (self.units - 1)].load(Ordering::Relaxed)));
         self.record = record;
+    }
+}
+
+/// A ring that this process writes as the kernel writes its own, for who measures the reading where the kernel raises no such events.
+#[cfg(feature = "replay")]
+pub(crate) struct Writer {
+    consumer: Mapping,
+    producer: Mapping,
+    units: usize,
+    written: u64,
+    wake: OwnedFd,
+}
+
+#[cfg(feature = "replay")]
+impl Writer {
+    /// A ring of so many bytes, a power of two, and its writer.
+    pub(crate) fn with_ring(bytes: usize) -> io::Result<(Writer, Ring)> {
+        use rustix::event::{EventfdFlags, eventfd};
+        use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+        let page = rustix::param::page_size();
+        if !bytes.is_power_of_two() || bytes < page {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no size of a ring"));
+        }
+        let memory = memfd_create("ring", MemfdFlags::CLOEXEC)?;
+        ftruncate(&memory, (2 * page + bytes) as u64)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let consumer = Mapping::new(memory.as_fd(), page)?;
+        let ring = Ring {
+            fd: wake.try_clone()?,
+            consumer: Mapping::new(memory.as_fd(), page)?,
+            producer: Mapping::to_read(memory.as_fd(), page, page + bytes)?,
+            units: bytes / 8,
+            read: 0,
+            written: 0,
+            has_read: false,
+            record: Vec::new(),
+            is_replay: true,
+        };
+        let producer = Mapping::to_write(memory.as_fd(), page, page + bytes)?;
+        Ok((Writer { consumer, producer, units: bytes / 8, written: 0, wake }, ring))
+    }
+
+    /// Writes a record, which is read once its reader is woken or looks for more. Whether there was room for it.
+    pub(crate) fn write(&mut self, record: &[u8]) -> bool {
+        let length = HEADER_UNITS + record.len().div_ceil(8);
+        let used = (self.written - self.consumer.units()[0].load(Ordering::Acquire)) as usize / 8;
+        let Ok(bytes) = u32::try_from(record.len()) else { return false };
+        if bytes & (BUSY | WITHDRAWN) != 0 || used + length > self.units {
+            return false;
+        }
+        let records = &self.producer.units()[rustix::param::page_size() / 8..];
+        let at = (self.written / 8) as usize;
+        let unit = |number: usize| &records[(at + number) & (self.units - 1)];
+        let mut header = [0; 8];
+        header[..4].copy_from_slice(&bytes.to_ne_bytes());
+        unit(0).store(u64::from_ne_bytes(header), Ordering::Relaxed);
+        for (number, chunk) in record.chunks(8).enumerate() {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            unit(HEADER_UNITS + number).store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        }
+        self.written += 8 * length as u64;
+        self.producer.units()[0].store(self.written, Ordering::Release);
+        true
+    }
+
+    /// Wakes the reader.
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
+        Ok(())
     }
 }
 

@@ -16,6 +16,8 @@ mod address;
 pub(crate) mod load;
 mod process;
 mod repeats;
+#[cfg(feature = "replay")]
+pub mod replay;
 mod visibility;
 
 pub use access::{AccessEvent, AccessEvents};
