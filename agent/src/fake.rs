@@ -40,7 +40,7 @@ pub(crate) fn named(id: &str) -> Container {
 
 /// The alert of an event.
 pub(crate) fn alert_of(event: &Event, container: Container, rules: &RuleSet) -> Alert {
-    Alert::new(event, SystemTime::UNIX_EPOCH, Some((Arc::new(container), rules)), None, Arc::new(Host::default()))
+    Alert::new(event.clone(), SystemTime::UNIX_EPOCH, Some((Arc::new(container), rules)), None, Arc::new(Host::default()))
 }
 
 /// The alert of a container.
@@ -155,12 +155,12 @@ pub(crate) fn repeat(seq: u64, repeats: u64) -> Repeat {
 
 /// What an access of that process is told as.
 pub(crate) fn accessed(container: Option<Container>, event: &AccessEvent) -> Log {
-    Log::accessed(event, named_as(container, Some(facts())))
+    Log::accessed(Arc::new(event.clone()), named_as(container, Some(facts())))
 }
 
 /// That it was repeated.
 pub(crate) fn repeated(container: Option<Container>, event: &AccessEvent) -> Log {
-    Log::repeated(event, named_as(container, Some(facts())))
+    Log::repeated(Arc::new(event.clone()), named_as(container, Some(facts())))
 }
 
 fn facts() -> ProcessFacts {

@@ -42,7 +42,7 @@ fn of_ten_thousand_containers_each_alert_has_its_own_name_in_bounded_memory() {
             let header =
                 abi::Event { slot, epoch: 1, generation: 1, verdict: abi::BLOCK, op: abi::op::READ, ..abi::Event::default() };
             let event = Event { header, path: b"/etc/shadow".to_vec(), lost_before: 0 };
-            let alert = names.alert(&event, SystemTime::UNIX_EPOCH, None).unwrap();
+            let alert = names.alert(event, SystemTime::UNIX_EPOCH, None).unwrap();
             let line: Value = serde_json::from_slice(&alert.written(EventFormat::Json)).unwrap();
             assert_eq!(line["container"]["name"], format!("web-{slot}"), "round {round}");
         }

@@ -5,7 +5,8 @@
 //! comes while nobody listens is kept, also within bounds, and goes to the next who does: the agent may run or not, `portcullis events`
 //! shows what happened just before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -17,8 +18,11 @@ pub(crate) trait Item: Send + Sync + 'static {
     /// Most bytes that wait for one reader. All readers that keep up with each other share the items, not copies of them.
     const MAX_QUEUED_BYTES: usize;
 
-    /// What it takes, always the same: it is added when the item is queued and subtracted when it is taken.
+    /// What it takes, always the same once it is queued: it is added then and subtracted when it is taken.
     fn bytes(&self) -> usize;
+
+    /// Several readers are going to get it: what one has written is kept for the others, and is part of what it takes.
+    fn share(&mut self) {}
 
     /// Whose it is. By default all are of one.
     fn owner(&self) -> Owner {
@@ -97,8 +101,24 @@ impl<T: Item> Queue<T> {
 }
 
 #[derive(Debug)]
+struct Reader<T> {
+    id: u64,
+    queue: Queue<T>,
+    notify: Arc<Notify>,
+    /// See [`Subscription::may_have`].
+    may_have: Arc<AtomicBool>,
+}
+
+impl<T: Item> Reader<T> {
+    fn push(&mut self, item: Arc<T>) -> u64 {
+        self.may_have.store(true, Ordering::Release);
+        self.queue.push(item)
+    }
+}
+
+#[derive(Debug)]
 struct State<T> {
-    readers: HashMap<u64, (Queue<T>, Arc<Notify>)>,
+    readers: Vec<Reader<T>>,
     next_id: u64,
     /// What nobody has got yet.
     waiting: Queue<T>,
@@ -135,7 +155,7 @@ impl<T> Clone for Fanout<T> {
 impl<T> Default for Fanout<T> {
     fn default() -> Fanout<T> {
         let state = State {
-            readers: HashMap::new(),
+            readers: Vec::new(),
             next_id: 0,
             waiting: Queue::default(),
             is_stirred: false,
@@ -153,18 +173,22 @@ impl<T: Item> Fanout<T> {
     }
 
     /// Gives an item to all who listen, when they come for it or are woken.
-    pub(crate) fn queue(&self, item: T) {
-        let item = Arc::new(item);
+    pub(crate) fn queue(&self, mut item: T) {
         let mut state = self.lock();
         let State { readers, waiting, counters, .. } = &mut *state;
         counters.items += 1;
-        if readers.is_empty() {
+        if readers.len() > 1 {
+            item.share();
+        }
+        let item = Arc::new(item);
+        let Some((last, others)) = readers.split_last_mut() else {
             counters.lost += waiting.push(item);
             return;
+        };
+        for reader in others {
+            counters.lost += reader.push(Arc::clone(&item));
         }
-        for (queue, _) in readers.values_mut() {
-            counters.lost += queue.push(Arc::clone(&item));
-        }
+        counters.lost += last.push(item);
         state.is_stirred = true;
     }
 
@@ -172,7 +196,7 @@ impl<T: Item> Fanout<T> {
     pub(crate) fn wake(&self) {
         let mut state = self.lock();
         if std::mem::take(&mut state.is_stirred) {
-            state.readers.values().for_each(|(_, notify)| notify.notify_one());
+            state.readers.iter().for_each(|reader| reader.notify.notify_one());
         }
     }
 
@@ -181,10 +205,10 @@ impl<T: Item> Fanout<T> {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
-        let notify = Arc::new(Notify::new());
+        let (notify, may_have) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
         let queue = std::mem::take(&mut state.waiting);
-        state.readers.insert(id, (queue, Arc::clone(&notify)));
-        Subscription { fanout: self.clone(), id, notify, taken: Mutex::default() }
+        state.readers.push(Reader { id, queue, notify: Arc::clone(&notify), may_have: Arc::clone(&may_have) });
+        Subscription { fanout: self.clone(), id, notify, may_have, taken: Mutex::default() }
     }
 
     /// What went through so far.
@@ -206,6 +230,8 @@ pub(crate) struct Subscription<T: Item> {
     fanout: Fanout<T>,
     id: u64,
     notify: Arc<Notify>,
+    /// Whether it is worth a look. Who reads several streams asks most of them for nothing most of the time, and a look takes a lock.
+    may_have: Arc<AtomicBool>,
     /// Out of its queue, and not given out yet.
     taken: Mutex<VecDeque<Next<T>>>,
 }
@@ -224,9 +250,15 @@ impl<T: Item> Subscription<T> {
 
     /// What waits already.
     pub(crate) fn try_next(&self) -> Option<Next<T>> {
+        if !self.may_have.load(Ordering::Acquire) {
+            return None;
+        }
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_empty() {
-            self.fanout.lock().readers.get_mut(&self.id)?.0.take(&mut taken);
+            let mut state = self.fanout.lock();
+            state.readers.iter_mut().find(|reader| reader.id == self.id)?.queue.take(&mut taken);
+            // Locked: whoever puts something there does it before or after this.
+            self.may_have.store(!taken.is_empty(), Ordering::Relaxed);
         }
         taken.pop_front()
     }
@@ -237,11 +269,12 @@ impl<T: Item> Drop for Subscription<T> {
         let taken = std::mem::take(self.taken.get_mut().unwrap_or_else(PoisonError::into_inner));
         let mut state = self.fanout.lock();
         // The last one out leaves what it did not get to the next one in.
-        if let Some((mut queue, _)) = state.readers.remove(&self.id)
-            && state.readers.is_empty()
-        {
-            queue.put_back(taken);
-            state.waiting = queue;
+        if let Some(at) = state.readers.iter().position(|reader| reader.id == self.id) {
+            let Reader { mut queue, .. } = state.readers.remove(at);
+            if state.readers.is_empty() {
+                queue.put_back(taken);
+                state.waiting = queue;
+            }
         }
     }
 }

@@ -42,13 +42,13 @@ impl Filter {
     /// Whether an alert is wanted.
     #[must_use]
     pub fn takes(&self, alert: &Alert) -> bool {
-        let line = &alert.line;
-        let verdict = if line.is_denial() { Verdict::Block } else { Verdict::Audit };
-        let of_rule = |wanted: &String| match &line.rule {
-            Some(rule) => *wanted == line.policy || *wanted == format!("{}:{}", line.policy, rule.origin.line),
-            None => *wanted == line.policy,
+        let verdict = if alert.is_denial() { Verdict::Block } else { Verdict::Audit };
+        let policy = alert.policy();
+        let of_rule = |wanted: &String| match alert.rule() {
+            Some(rule) => wanted == policy || *wanted == format!("{policy}:{}", rule.origin.line),
+            None => wanted == policy,
         };
-        self.takes_container(line.container.as_deref())
+        self.takes_container(alert.container())
             && self.verdict.is_none_or(|wanted| wanted == verdict)
             && self.rule.as_ref().is_none_or(of_rule)
     }
@@ -56,10 +56,8 @@ impl Filter {
     /// Whether an event that is no alert is wanted. No rule is behind it, and only an access has a verdict.
     #[must_use]
     pub fn takes_log(&self, log: &Log) -> bool {
-        let verdict = log.line.access.as_ref().map(|access| if access.is_denied() { Verdict::Denied } else { Verdict::Passed });
-        self.rule.is_none()
-            && self.verdict.is_none_or(|wanted| verdict == Some(wanted))
-            && self.takes_container(log.line.container.as_deref())
+        let verdict = log.is_denied().map(|is_denied| if is_denied { Verdict::Denied } else { Verdict::Passed });
+        self.rule.is_none() && self.verdict.is_none_or(|wanted| verdict == Some(wanted)) && self.takes_container(log.container())
     }
 
     fn takes_container(&self, container: Option<&Container>) -> bool {

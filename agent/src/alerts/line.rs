@@ -1,7 +1,7 @@
 //! One alert as one JSON line. The schema's name is in every line; fields are added, never changed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_ebpf::abi::op;
@@ -14,7 +14,7 @@ use portcullis_policy::capability::Capability;
 use portcullis_policy::meaning::{Action, Rule};
 use portcullis_policy::select::Owner;
 use portcullis_policy::syscall::Syscall;
-use serde::ser::SerializeMap;
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::clock::Timestamp;
@@ -46,7 +46,7 @@ pub fn meant<T>(mut all: Vec<T>, name: &str, called: impl Fn(&T) -> (&str, &str)
 /// An alert, named.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Line {
+pub struct Line<'a> {
     pub(crate) schema: &'static str,
     pub(crate) time: Timestamp,
     pub(crate) cpu: u32,
@@ -61,23 +61,23 @@ pub struct Line {
     /// `file`, `process`, `network`, `capability`, `syscall`, `mount` or `self-protection`.
     pub(crate) class: &'static str,
     /// A path, a socket as FAMILY,TYPE,PROTOCOL, or a capability. Nothing of a system call whose rule is about no path.
-    pub(crate) object: String,
+    pub(crate) object: Cow<'a, str>,
     /// The path is longer, or begins outside the container.
     pub(crate) object_cut: bool,
     /// `rule`, `default-posture`, `alias`, `unresolved`, `self-protection` or `orphan`: what the verdict rests on.
     pub(crate) reason: &'static str,
     /// Name of the policy whose rule decided, or `DefaultPosture`.
-    pub(crate) policy: String,
+    pub(crate) policy: &'a str,
     #[serde(serialize_with = "rule_line")]
-    pub(crate) rule: Option<Arc<Rule>>,
+    pub(crate) rule: Option<&'a Rule>,
     /// Whose process it was, if that is on record.
-    pub(crate) container: Option<Arc<Container>>,
+    pub(crate) container: Option<&'a Container>,
     /// The same of the same process that were only counted since it was last told.
     #[serde(skip_serializing_if = "is_zero")]
     repeats: u32,
     /// Goes up each time the container's policies are switched.
     pub(crate) generation: u32,
-    pub(crate) process: ProcessLine,
+    pub(crate) process: ProcessLine<'a>,
 }
 
 #[derive(Serialize)]
@@ -119,66 +119,60 @@ pub struct Container {
 }
 
 #[derive(Debug)]
-pub(crate) struct ProcessLine {
+pub(crate) struct ProcessLine<'a> {
     /// In the initial pid namespace.
     pub(crate) pid: u32,
     pub(crate) tid: u32,
     /// In the initial user namespace; of alerts and accesses the uid for file systems, else the real one.
     pub(crate) uid: u32,
     pub(crate) comm: Short,
-    pub(crate) facts: Option<ProcessFacts>,
+    pub(crate) facts: Option<&'a ProcessFacts>,
 }
 
-impl ProcessLine {
-    pub(crate) fn new((pid, tid): (u32, u32), uid: u32, comm: &[u8; 16], facts: Option<ProcessFacts>) -> ProcessLine {
+impl<'a> ProcessLine<'a> {
+    pub(crate) fn new((pid, tid): (u32, u32), uid: u32, comm: &[u8; 16], facts: Option<&'a ProcessFacts>) -> ProcessLine<'a> {
         ProcessLine { pid, tid, uid, comm: Short::new(comm), facts }
     }
 }
 
-impl Serialize for ProcessLine {
+impl Serialize for ProcessLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("pid", &self.pid)?;
-        map.serialize_entry("tid", &self.tid)?;
-        map.serialize_entry("uid", &self.uid)?;
-        map.serialize_entry("comm", &self.comm)?;
-        if let Some(facts) = &self.facts {
-            facts.entries(&mut map)?;
+        let mut line = serializer.serialize_struct("ProcessLine", 4)?;
+        line.serialize_field("pid", &self.pid)?;
+        line.serialize_field("tid", &self.tid)?;
+        line.serialize_field("uid", &self.uid)?;
+        line.serialize_field("comm", &self.comm)?;
+        if let Some(facts) = self.facts {
+            facts.fields(&mut line)?;
         }
-        map.end()
+        line.end()
     }
 }
 
-impl Line {
+impl<'a> Line<'a> {
     /// The line of an event that was raised at a time, and what it was about.
     pub(crate) fn new(
-        event: &Event,
+        event: &'a Event,
         time: SystemTime,
-        rule: Option<Arc<Rule>>,
-        container: Option<Arc<Container>>,
-        process: Option<ProcessFacts>,
-    ) -> Line {
+        rule: Option<&'a Rule>,
+        container: Option<&'a Container>,
+        process: Option<&'a ProcessFacts>,
+    ) -> Line<'a> {
         let header = &event.header;
         let (operation, class) = operation(header.op, header.arg[0]);
-        let reason = reason(header.rule);
-        let policy = match (&rule, reason) {
-            (Some(rule), _) => rule.origin.policy.to_string(),
-            (None, "default-posture") => "DefaultPosture".to_owned(),
-            (None, _) => String::new(),
-        };
         Line {
             schema: SCHEMA,
             time: Timestamp(time),
             cpu: header.cpu,
             sequence: header.seq,
             lost_before: event.lost_before,
-            verdict: if header.verdict == abi::BLOCK { "block" } else { "audit" },
+            verdict: if is_denial(event) { "block" } else { "audit" },
             operation,
             class,
             object: object(event, class),
             object_cut: header.path_cut != 0,
-            reason,
-            policy,
+            reason: reason(header.rule),
+            policy: policy(event, rule),
             rule,
             container,
             repeats: header.repeats,
@@ -186,9 +180,19 @@ impl Line {
             process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, process),
         }
     }
+}
 
-    pub(crate) fn is_denial(&self) -> bool {
-        self.verdict == "block"
+/// Whether what was tried was denied, and not only told.
+pub(crate) fn is_denial(event: &Event) -> bool {
+    event.header.verdict == abi::BLOCK
+}
+
+/// Name of the policy whose rule decided, or `DefaultPosture`.
+pub(crate) fn policy<'a>(event: &Event, rule: Option<&'a Rule>) -> &'a str {
+    match (rule, reason(event.header.rule)) {
+        (Some(rule), _) => &rule.origin.policy,
+        (None, "default-posture") => "DefaultPosture",
+        (None, _) => "",
     }
 }
 
@@ -197,8 +201,8 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-fn rule_line<S: Serializer>(rule: &Option<Arc<Rule>>, serializer: S) -> Result<S::Ok, S::Error> {
-    rule.as_deref().map(RuleLine::from).serialize(serializer)
+fn rule_line<S: Serializer>(rule: &Option<&Rule>, serializer: S) -> Result<S::Ok, S::Error> {
+    rule.map(RuleLine::from).serialize(serializer)
 }
 
 impl<'a> From<&'a Rule> for RuleLine<'a> {
@@ -239,6 +243,13 @@ impl Container {
         Container { id, name, image, namespace, pod, labels: labels(&facts.labels), owner, visibility: None }
     }
 
+    /// Bytes of its texts.
+    pub(crate) fn bytes(&self) -> usize {
+        let Container { id, name, image, namespace, pod, labels, owner, visibility: _ } = self;
+        let owner = owner.as_ref().map_or(0, |owner| owner.kind.len() + owner.name.len());
+        owner + [id, name, image, namespace, pod, labels].into_iter().map(String::len).sum::<usize>()
+    }
+
     /// Bytes of its texts in JSON at most.
     pub(crate) fn json_bytes(&self) -> usize {
         let Container { id, name, image, namespace, pod, labels, owner, visibility: _ } = self;
@@ -260,15 +271,16 @@ fn labels(labels: &BTreeMap<String, String>) -> String {
 }
 
 /// Bytes as text: what is no UTF-8 is written as U+FFFD, and JSON escapes control characters.
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+pub(crate) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    // Nearly all is, and that is found out several bytes at a time.
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
-fn object(event: &Event, class: &str) -> String {
+fn object<'a>(event: &'a Event, class: &str) -> Cow<'a, str> {
     let [a, b, c] = event.header.arg;
     match class {
-        "network" => format!("{a},{b},{c}"),
-        "capability" => capability(a),
+        "network" => format!("{a},{b},{c}").into(),
+        "capability" => capability(a).into(),
         _ => text(&event.path),
     }
 }
@@ -279,7 +291,7 @@ pub(crate) fn capability(number: u32) -> String {
     known.map_or_else(|| number.to_string(), |capability| capability.to_string())
 }
 
-fn reason(rule: u32) -> &'static str {
+pub(crate) fn reason(rule: u32) -> &'static str {
     match rule {
         abi::RULE_POSTURE => "default-posture",
         abi::RULE_GUARD => "self-protection",

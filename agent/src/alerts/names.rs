@@ -165,7 +165,7 @@ impl Names {
     ///
     /// # Errors
     /// If the records that name it cannot be read. An event that no record names is an alert all the same.
-    pub fn alert(&mut self, event: &Event, time: SystemTime, process: Option<ProcessFacts>) -> Result<Alert, Error> {
+    pub fn alert(&mut self, event: Event, time: SystemTime, process: Option<ProcessFacts>) -> Result<Alert, Error> {
         let header = &event.header;
         let known = self.of((header.slot, header.epoch, header.generation))?;
         let named = known.as_ref().map(|known| (Arc::clone(&known.container), &*known.rules));

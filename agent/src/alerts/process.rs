@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use portcullis_ebpf::monitor::abi::{ARGS_CUT, ARGS_UNREADABLE, PATH_CUT, PATH_INTERNAL, PATH_OUTSIDE, PATH_TORN, PATH_UNLINKED};
-use serde::ser::SerializeMap;
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::format;
 use super::text::Short;
+use crate::json::known;
 
 /// Most arguments that are told; the kernel tells the first 4096 bytes of them.
 const MAX_ARGUMENTS: usize = 256;
@@ -24,8 +25,8 @@ pub struct ProcessFacts {
     pub ns_pid: Option<u32>,
     /// What it runs. All events of one execution share it.
     pub program: Option<Arc<Program>>,
-    /// Name of its terminal, e.g. `pts0`.
-    pub tty: Option<Short>,
+    /// Name of its terminal, e.g. `pts0`, padded with zeros; empty without one.
+    pub tty: [u8; 16],
     /// What tells this execution from all others on this host since it was booted.
     pub exec_id: Option<u64>,
     /// Who gave birth to it.
@@ -41,9 +42,9 @@ pub struct Program {
     cwd_flags: PathFlags,
     /// Each ended by a zero byte, of the last perhaps only the beginning.
     args: Box<str>,
-    /// `ARGS_*` of [`portcullis_ebpf::monitor::abi`].
-    args_flags: u32,
-    json_bytes: usize,
+    args_readable: bool,
+    /// There are more, or the last is longer.
+    args_cut: bool,
 }
 
 /// What is wrong with a path: `cut`, `outside`, `unlinked`, `nameless`, `torn`.
@@ -66,16 +67,11 @@ impl Program {
     #[must_use]
     pub fn new(texts: [Vec<u8>; 3], [exe_flags, cwd_flags, args_flags]: [u32; 3]) -> Program {
         let [exe, cwd, args] = texts.map(into_text);
-        let mut program = Program {
-            exe,
-            exe_flags: PathFlags::of(exe_flags),
-            cwd,
-            cwd_flags: PathFlags::of(cwd_flags),
-            args,
-            args_flags,
-            json_bytes: 0,
-        };
-        program.json_bytes = program.count_json_bytes();
+        let (exe_flags, cwd_flags) = (PathFlags::of(exe_flags), PathFlags::of(cwd_flags));
+        let args_readable = args_flags & ARGS_UNREADABLE == 0;
+        let mut program = Program { exe, exe_flags, cwd, cwd_flags, args, args_readable, args_cut: false };
+        let are_many = program.all_arguments().nth(MAX_ARGUMENTS).is_some();
+        program.args_cut = args_readable && (args_flags & ARGS_CUT != 0 || are_many);
         program
     }
 
@@ -105,15 +101,13 @@ impl Program {
 
     /// The arguments, the name that it was called by first. Nothing where they could not be read.
     pub fn args(&self) -> Option<impl Iterator<Item = &str> + Clone> {
-        let readable = self.args_flags & ARGS_UNREADABLE == 0;
-        readable.then(|| self.all_arguments().take(MAX_ARGUMENTS))
+        self.args_readable.then(|| self.all_arguments().take(MAX_ARGUMENTS))
     }
 
     /// There are more, or the last is longer.
     #[must_use]
     pub fn args_cut(&self) -> bool {
-        let is_cut = self.args_flags & ARGS_CUT != 0 || self.all_arguments().nth(MAX_ARGUMENTS).is_some();
-        is_cut && self.args_flags & ARGS_UNREADABLE == 0
+        self.args_cut
     }
 
     /// The executable, where its path is one by which it can be found in its container.
@@ -140,27 +134,20 @@ impl Program {
         self.args.split_inclusive('\0').map(|argument| argument.strip_suffix('\0').unwrap_or(argument))
     }
 
-    fn count_json_bytes(&self) -> usize {
+    /// Of its texts in JSON at most.
+    fn json_bytes(&self) -> usize {
         [self.exe(), self.cwd()].into_iter().flatten().chain(self.args().into_iter().flatten()).map(text_bytes).sum()
     }
 
-    fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        let flags =
-            |map: &mut M, name, flags: PathFlags| if flags.are_none() { Ok(()) } else { map.serialize_entry(name, &flags) };
-        if let Some(exe) = self.exe() {
-            map.serialize_entry("exe", exe)?;
-        }
-        flags(map, "exeFlags", self.exe_flags)?;
-        if let Some(args) = self.args() {
-            map.serialize_entry("args", &Each(args))?;
-        }
+    fn fields<S: SerializeStruct>(&self, line: &mut S) -> Result<(), S::Error> {
+        known(line, "exe", &self.exe())?;
+        self.exe_flags.field(line, "exeFlags")?;
+        known(line, "args", &self.args().map(Each))?;
         if self.args_cut() {
-            map.serialize_entry("argsCut", &true)?;
+            line.serialize_field("argsCut", &true)?;
         }
-        if let Some(cwd) = self.cwd() {
-            map.serialize_entry("cwd", cwd)?;
-        }
-        flags(map, "cwdFlags", self.cwd_flags)
+        known(line, "cwd", &self.cwd())?;
+        self.cwd_flags.field(line, "cwdFlags")
     }
 }
 
@@ -175,8 +162,13 @@ impl PathFlags {
         PATH_WORDS.into_iter().filter(move |(flag, _)| self.0 & flag != 0).map(|(_, word)| word)
     }
 
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn are_none(self) -> bool {
         self.0 == 0
+    }
+
+    /// As a member of a line, if there are any.
+    pub(crate) fn field<S: SerializeStruct>(self, line: &mut S, name: &'static str) -> Result<(), S::Error> {
+        if self.are_none() { Ok(()) } else { line.serialize_field(name, &self) }
     }
 
     /// Whether a path with these flags is the one by which it can be found in its container.
@@ -192,6 +184,11 @@ impl Serialize for PathFlags {
 }
 
 impl ProcessFacts {
+    /// Name of its terminal.
+    pub(crate) fn tty(&self) -> Option<Short> {
+        (self.tty[0] != 0).then(|| Short::new(&self.tty))
+    }
+
     /// The executable, where its path is one by which it can be found in its container.
     pub(crate) fn named_exe(&self) -> Option<&str> {
         self.program.as_ref()?.named_exe()
@@ -202,33 +199,32 @@ impl ProcessFacts {
         self.program.as_ref()?.named_cwd()
     }
 
+    /// Bytes of its texts.
+    pub(crate) fn bytes(&self) -> usize {
+        let parent = self.parent.as_ref().and_then(|parent| parent.program.as_deref());
+        self.program.as_deref().into_iter().chain(parent).map(Program::bytes).sum()
+    }
+
     /// Bytes of it in any format at most.
     pub(crate) fn json_bytes(&self) -> usize {
-        let own = self.program.as_ref().map_or(0, |program| program.json_bytes);
+        let own = self.program.as_ref().map_or(0, |program| program.json_bytes());
         let parent = self.parent.as_ref().and_then(ParentFacts::exe).map_or(0, text_bytes);
         // An executable may be a source, a process and a parent, and arguments part of a source and of a resource.
-        3 * (own + parent + self.tty.as_ref().map_or(0, |tty| text_bytes(tty)))
+        3 * (own + parent + self.tty().map_or(0, |tty| text_bytes(&tty)))
     }
 
     /// Its members in a line.
-    pub(crate) fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        if let Some(ns_pid) = self.ns_pid {
-            map.serialize_entry("nsPid", &ns_pid)?;
-        }
+    pub(crate) fn fields<S: SerializeStruct>(&self, line: &mut S) -> Result<(), S::Error> {
+        known(line, "nsPid", &self.ns_pid)?;
         if let Some(program) = &self.program {
-            program.entries(map)?;
+            program.fields(line)?;
         }
-        if let Some(tty) = &self.tty {
-            map.serialize_entry("tty", &**tty)?;
-        }
+        known(line, "tty", &self.tty())?;
         if let Some(exec_id) = self.exec_id {
             // Numbers beyond 2^53 are not numbers to all readers of JSON.
-            map.serialize_entry("execId", &format_args!("{exec_id}"))?;
+            line.serialize_field("execId", &format_args!("{exec_id}"))?;
         }
-        if let Some(parent) = &self.parent {
-            map.serialize_entry("parent", parent)?;
-        }
-        Ok(())
+        known(line, "parent", &self.parent)
     }
 }
 
@@ -241,15 +237,11 @@ impl ParentFacts {
 
 impl Serialize for ParentFacts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("pid", &self.pid)?;
-        if let Some(ns_pid) = self.ns_pid {
-            map.serialize_entry("nsPid", &ns_pid)?;
-        }
-        if let Some(exe) = self.exe() {
-            map.serialize_entry("exe", exe)?;
-        }
-        map.end()
+        let mut line = serializer.serialize_struct("ParentFacts", 1)?;
+        line.serialize_field("pid", &self.pid)?;
+        known(&mut line, "nsPid", &self.ns_pid)?;
+        known(&mut line, "exe", &self.exe())?;
+        line.end()
     }
 }
 

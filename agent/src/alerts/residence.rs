@@ -1,9 +1,9 @@
 //! Whose an event is that carries no label: of a container without policies, or under AppArmor.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use portcullis_enforcer::{Error, Monitor, Residents, StateDir};
+use rustc_hash::FxHashMap;
 
 use super::line::Container;
 use crate::processes::Key;
@@ -16,12 +16,12 @@ pub(crate) struct Residence {
     residents: Residents,
     monitor: Arc<Monitor>,
     /// No id of a cgroup is used twice. Nothing for those that nobody knew when it was looked the last time.
-    cgroups: HashMap<u64, Option<Arc<Container>>>,
+    cgroups: FxHashMap<u64, Option<Arc<Container>>>,
 }
 
 impl Residence {
     pub(crate) fn new(state: StateDir) -> Residence {
-        Residence { residents: Residents::of(state), monitor: Arc::default(), cgroups: HashMap::new() }
+        Residence { residents: Residents::of(state), monitor: Arc::default(), cgroups: FxHashMap::default() }
     }
 
     /// With what containers have told of them by this configuration.

@@ -4,7 +4,9 @@
 //! or not at all where the queue is full and the oldest have to go. Here each owner has a line of its own, by age; the lines are served in
 //! turn; and what has to go is the oldest of an owner who has more than an equal share. Where nothing waits, all come as they were put.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 /// Whose an item is: a container, by its slot and epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -20,7 +22,7 @@ pub(crate) struct Turns<T> {
     lines: Vec<Line<T>>,
     free: Vec<usize>,
     /// Whose line is which; who has nothing has none.
-    places: HashMap<Owner, usize>,
+    places: FxHashMap<Owner, usize>,
     /// Each who has something, once; the next in front.
     order: VecDeque<usize>,
     items: usize,
@@ -36,7 +38,7 @@ struct Line<T> {
 
 impl<T> Default for Turns<T> {
     fn default() -> Turns<T> {
-        let (lines, free, places, order) = (Vec::new(), Vec::new(), HashMap::new(), VecDeque::new());
+        let (lines, free, places, order) = (Vec::new(), Vec::new(), FxHashMap::default(), VecDeque::new());
         Turns { lines, free, places, order, items: 0, bytes: 0 }
     }
 }

@@ -64,9 +64,9 @@ impl EventClass {
     /// Whether an event of a stream that this class has is of this class.
     pub(super) fn takes(self, log: &Log) -> bool {
         match self {
-            EventClass::File => log.line.class == "file",
-            EventClass::Network => log.line.class == "network",
-            EventClass::Capabilities => log.line.class == "capability",
+            EventClass::File => log.class() == "file",
+            EventClass::Network => log.class() == "network",
+            EventClass::Capabilities => log.class() == "capability",
             EventClass::Alert | EventClass::Process | EventClass::Access | EventClass::Logs | EventClass::All => true,
         }
     }

@@ -79,7 +79,7 @@ impl Feeder {
     fn watch_alerts(&self, filter: &str) -> Result<Answer, Status> {
         match filter {
             "all" | "policy" => {
-                Ok(self.subscriber()?.follow("alerts", &self.telemetry.alerts, |alert| alert.rendered(Format::Feeder).clone()))
+                Ok(self.subscriber()?.follow("alerts", &self.telemetry.alerts, |alert| alert.rendered(Format::Feeder)))
             }
             // To KubeArmor's clients this says that such a filter wants none.
             _ => Ok(stream::empty().boxed()),
@@ -94,7 +94,7 @@ impl Feeder {
     fn watch_logs(&self, filter: &str) -> Result<Answer, Status> {
         match filter {
             "all" | "system" => {
-                let (subscriber, encode) = (self.subscriber()?, |log: &Log| log.rendered(Format::Feeder).clone());
+                let (subscriber, encode) = (self.subscriber()?, |log: &Log| log.rendered(Format::Feeder));
                 let executions = subscriber.follow("logs", &self.telemetry.logs, encode);
                 let accesses = subscriber.follow("accesses", &self.telemetry.accesses, encode);
                 Ok(stream::select(executions, accesses).boxed())

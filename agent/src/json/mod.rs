@@ -1,6 +1,14 @@
 //! Lines of JSON.
 
+mod key;
+#[cfg(test)]
+mod tests;
+mod writer;
+
 use serde::Serialize;
+use serde::ser::SerializeStruct;
+
+use self::writer::Writer;
 
 /// What most lines fit in.
 const USUAL_BYTES: usize = 1024;
@@ -10,7 +18,7 @@ const USUAL_BYTES: usize = 1024;
 /// # Panics
 /// Never for what has only texts, numbers, lists and maps by text, as all lines here.
 pub(crate) fn write(lines: &mut Vec<u8>, value: &impl Serialize) {
-    serde_json::to_writer(lines, value).expect("texts and numbers have a JSON");
+    value.serialize(&mut Writer(lines)).expect("texts and numbers have a JSON");
 }
 
 /// A value as a line by itself.
@@ -24,4 +32,13 @@ pub(crate) fn line_by(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut line = Vec::with_capacity(USUAL_BYTES);
     put(&mut line);
     line
+}
+
+/// A field that is absent where it is not known.
+pub(crate) fn known<S: SerializeStruct>(
+    line: &mut S,
+    name: &'static str,
+    value: &Option<impl Serialize>,
+) -> Result<(), S::Error> {
+    value.as_ref().map_or(Ok(()), |value| line.serialize_field(name, value))
 }

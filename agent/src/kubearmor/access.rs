@@ -24,7 +24,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(class: &str, name: &str, access: &AccessLine) -> Told {
+    pub(super) fn new(class: &str, name: &str, access: &AccessLine<'_>) -> Told {
         let how = how(name, access);
         let mut data = words(&how);
         let mut event_data = map(&how);
@@ -42,7 +42,7 @@ impl Told {
                 data = format!("{data} {resource}");
                 resource
             }
-            _ => access.object.clone().unwrap_or_default(),
+            _ => access.object.as_deref().unwrap_or_default().to_owned(),
         };
         let repeats = match access.repeats_of {
             // One log is one access, so this one is the first of those that it is about.
@@ -53,13 +53,13 @@ impl Told {
             event_data.insert("Repeats".to_owned(), repeats.to_string());
         }
         if let Some(second) = &access.second_object {
-            event_data.insert("SecondResource".to_owned(), second.clone());
+            event_data.insert("SecondResource".to_owned(), second.clone().into_owned());
         }
         Told { operation: operation(class), resource, data, event_data, result: result(access) }
     }
 }
 
-fn how(name: &str, access: &AccessLine) -> Pairs {
+fn how(name: &str, access: &AccessLine<'_>) -> Pairs {
     let call = |call: &str| ("syscall", call.to_owned());
     let id = |id: Option<u32>| id.map_or_else(|| "-1".to_owned(), |id| id.to_string());
     match name {
@@ -88,7 +88,7 @@ fn how(name: &str, access: &AccessLine) -> Pairs {
 }
 
 /// A new socket by what was asked for, another by the address.
-fn socket(name: &str, access: &AccessLine) -> Pairs {
+fn socket(name: &str, access: &AccessLine<'_>) -> Pairs {
     let field = |field: &Option<Cow<'static, str>>| field.as_deref().unwrap_or_default().to_owned();
     if name == "socket" {
         return vec![("domain", field(&access.family)), ("type", field(&access.r#type)), ("protocol", field(&access.protocol))];
@@ -99,7 +99,7 @@ fn socket(name: &str, access: &AccessLine) -> Pairs {
     let port = access.port.map(|port| ("sin_port", port.to_string()));
     let address = match (access.address, &access.object) {
         (Some(address), _) => Some(("sin_addr", address.to_string())),
-        (None, Some(name)) => Some(("sun_path", name.clone())),
+        (None, Some(name)) => Some(("sun_path", name.clone().into_owned())),
         (None, None) => None,
     };
     std::iter::once(("sa_family", family)).chain(port).chain(address).collect()
@@ -119,7 +119,7 @@ fn map(pairs: &Pairs) -> BTreeMap<String, String> {
     pairs.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (capital(name), value.clone())).collect()
 }
 
-fn result(access: &AccessLine) -> String {
+fn result(access: &AccessLine<'_>) -> String {
     match access.errno.as_deref() {
         None => "Passed".to_owned(),
         Some(name) => strerror(name).map_or_else(|| format!("Unknown (-{name})"), str::to_owned),

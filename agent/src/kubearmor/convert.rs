@@ -18,13 +18,13 @@ const VERSION: &str = concat!("portcullis-", env!("CARGO_PKG_VERSION"));
 
 impl From<&alerts::Alert> for Alert {
     fn from(alert: &alerts::Alert) -> Alert {
-        let line = &alert.line;
+        let line = alert.line();
         let unknown = ProcessFacts::default();
-        let process = line.process.facts.as_ref().unwrap_or(&unknown);
+        let process = line.process.facts.unwrap_or(&unknown);
         let parent = process.parent.as_ref();
         let exe = process.named_exe().unwrap_or_default();
-        let resource = resource(alert);
-        let data = data(line, &resource);
+        let resource = resource(alert, &line);
+        let data = data(&line, &resource);
         let mut told = Alert {
             timestamp: seconds(line.time),
             updated_time: line.time.to_string(),
@@ -38,18 +38,18 @@ impl From<&alerts::Alert> for Alert {
             uid: line.process.uid.cast_signed(),
             parent_process_name: parent.and_then(ParentFacts::exe).unwrap_or_default().to_owned(),
             process_name: exe.to_owned(),
-            policy_name: line.policy.clone(),
+            policy_name: line.policy.to_owned(),
             r#type: "MatchedPolicy".to_owned(),
             source: command(exe, process),
             operation: operation(line.class).to_owned(),
-            event_data: event_data(line, &data, &resource),
+            event_data: event_data(&line, &data, &resource),
             resource,
             data,
             enforcer: "BPFLSM".to_owned(),
             action: action(alert).to_owned(),
-            result: if line.is_denial() { "Permission denied" } else { "Passed" }.to_owned(),
+            result: if alert.is_denial() { "Permission denied" } else { "Passed" }.to_owned(),
             cwd: process.named_cwd().map(directory).unwrap_or_default(),
-            tty: process.tty.map(|tty| tty.to_string()).unwrap_or_default(),
+            tty: process.tty().map(|tty| tty.to_string()).unwrap_or_default(),
             // KubeArmor always sends one.
             exec_event: Some(ExecEvent {
                 exec_id: process.exec_id.map(|id| id.to_string()).unwrap_or_default(),
@@ -65,10 +65,10 @@ impl From<&alerts::Alert> for Alert {
             told.parent_process_name.clone_from(&told.source);
             told.process_name.clone_from(&told.resource);
         }
-        if let Some(container) = &line.container {
+        if let Some(container) = line.container {
             told.container(container);
         }
-        match &line.rule {
+        match line.rule {
             Some(rule) => {
                 if *rule.origin.kind == *Kind::KubeArmorHostPolicy.as_str() {
                     told.r#type = "MatchedHostPolicy".to_owned();
@@ -146,22 +146,22 @@ pub(super) fn operation(class: &str) -> &'static str {
 }
 
 fn action(alert: &alerts::Alert) -> &'static str {
-    match (alert.line.is_denial(), alert.spared) {
+    match (alert.is_denial(), alert.spared) {
         (true, _) => "Block",
         (false, true) => "Audit (Block)",
         (false, false) => "Audit",
     }
 }
 
-fn resource(alert: &alerts::Alert) -> String {
-    let [first, second, third] = alert.arg;
-    match alert.line.class {
+fn resource(alert: &alerts::Alert, line: &Line<'_>) -> String {
+    let [first, second, third] = alert.arg();
+    match line.class {
         "network" => socket(first, second, third),
         "capability" => {
             let known = u8::try_from(first).ok().and_then(Capability::from_number);
             known.map_or_else(|| first.to_string(), |capability| format!("CAP_{}", capability.to_string().to_ascii_uppercase()))
         }
-        _ => alert.line.object.clone(),
+        _ => line.object.clone().into_owned(),
     }
 }
 
@@ -227,7 +227,7 @@ pub(super) fn hook(operation: &str) -> &'static str {
     }
 }
 
-fn data(line: &Line, resource: &str) -> String {
+fn data(line: &Line<'_>, resource: &str) -> String {
     if line.class == "syscall" {
         return format!("syscall=SYS_{}", line.operation.to_ascii_uppercase());
     }
@@ -240,7 +240,7 @@ fn data(line: &Line, resource: &str) -> String {
 
 /// Pairs as a map, their names with a capital. One of ours is among them: what the kernel could not deliver just before, so that
 /// nobody who only reads this format takes the stream for complete.
-fn event_data(line: &Line, data: &str, resource: &str) -> BTreeMap<String, String> {
+fn event_data(line: &Line<'_>, data: &str, resource: &str) -> BTreeMap<String, String> {
     let resource = if line.class == "network" { resource } else { "" };
     let words = data.split_whitespace().chain(resource.split_whitespace());
     let mut pairs: BTreeMap<String, String> = words

@@ -10,9 +10,9 @@ use crate::logs;
 
 impl From<&logs::Log> for Log {
     fn from(log: &logs::Log) -> Log {
-        let line = &log.line;
+        let line = log.line();
         let unknown = ProcessFacts::default();
-        let process = line.process.facts.as_ref().unwrap_or(&unknown);
+        let process = line.process.facts.unwrap_or(&unknown);
         let parent = process.parent.as_ref();
         let parent_exe = parent.and_then(ParentFacts::exe).unwrap_or_default();
         let exe = process.named_exe().unwrap_or_default();
@@ -27,8 +27,8 @@ impl From<&logs::Log> for Log {
         let mut told = Log {
             timestamp: seconds(line.time),
             updated_time: line.time.to_string(),
-            cluster_name: log.host.cluster.clone(),
-            host_name: log.host.name.clone(),
+            cluster_name: log.host().cluster.clone(),
+            host_name: log.host().name.clone(),
             parent_process_name: parent_exe.to_owned(),
             process_name: exe.to_owned(),
             host_ppid: parent.map_or(0, |parent| number(parent.pid)),
@@ -36,7 +36,7 @@ impl From<&logs::Log> for Log {
             ppid: parent.and_then(|parent| parent.ns_pid).map_or(0, number),
             pid: process.ns_pid.map_or(0, number),
             uid: line.process.uid.cast_signed(),
-            r#type: if log.is_of_host { "HostLog" } else { "ContainerLog" }.to_owned(),
+            r#type: if log.is_of_host() { "HostLog" } else { "ContainerLog" }.to_owned(),
             source,
             operation: operation.to_owned(),
             resource,
@@ -44,15 +44,15 @@ impl From<&logs::Log> for Log {
             event_data,
             result,
             cwd: process.named_cwd().map(directory).unwrap_or_default(),
-            tty: process.tty.map(|tty| tty.to_string()).unwrap_or_default(),
+            tty: process.tty().map(|tty| tty.to_string()).unwrap_or_default(),
             exec_event: Some(ExecEvent {
                 exec_id: process.exec_id.map(|id| id.to_string()).unwrap_or_default(),
                 executable_name: line.process.comm.to_string(),
             }),
-            node_id: log.host.id.clone(),
+            node_id: log.host().id.clone(),
             ..Log::default()
         };
-        if let Some(container) = &line.container {
+        if let Some(container) = line.container {
             told.container_id.clone_from(&container.id);
             told.container_name.clone_from(&container.name);
             told.container_image.clone_from(&container.image);

@@ -9,8 +9,9 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::*;
 use crate::alerts;
+use crate::alerts::fanout::Item;
 use crate::alerts::line::Container;
-use crate::alerts::{Format, ParentFacts, ProcessFacts, Program, Short};
+use crate::alerts::{Format, ParentFacts, ProcessFacts, Program};
 use crate::fake;
 use crate::json::line;
 
@@ -168,7 +169,7 @@ pub(crate) fn facts_of(program: Program) -> ProcessFacts {
     let shim = Program::new([b"/usr/bin/containerd-shim-runc-v2".to_vec(), Vec::new(), Vec::new()], [0; 3]);
     ProcessFacts {
         program: Some(Arc::new(program)),
-        tty: Some(Short::new(b"pts0\0\0\0\0\0\0\0\0\0\0\0\0")),
+        tty: *b"pts0\0\0\0\0\0\0\0\0\0\0\0\0",
         ns_pid: Some(113),
         parent: Some(ParentFacts { pid: 190_507, ns_pid: Some(190_507), program: Some(Arc::new(shim)) }),
         exec_id: Some(824_416_229_130_095),
@@ -187,15 +188,15 @@ pub(crate) fn alert(
     event.header.comm = *b"bash\0garbage\0\0\0\0";
     change(&mut event);
     let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_765_863_439_127_331);
-    alerts::Alert::new(&event, time, Some((container(), rules)), process, host())
+    alerts::Alert::new(event, time, Some((container(), rules)), process, host())
 }
 
 #[test]
 fn an_alert_is_told_as_kubearmor_documents_it() {
     let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
     let expected = DOCUMENTED.replace("VERSION", env!("CARGO_PKG_VERSION"));
-    assert_eq!(std::str::from_utf8(alert.rendered(Format::KubeArmor)).unwrap(), expected);
-    let decoded = Alert::decode(alert.rendered(Format::Feeder).clone()).unwrap();
+    assert_eq!(std::str::from_utf8(&alert.rendered(Format::KubeArmor)).unwrap(), expected);
+    let decoded = Alert::decode(alert.rendered(Format::Feeder)).unwrap();
     assert_eq!(String::from_utf8(line(&decoded)).unwrap(), expected);
 }
 
@@ -203,16 +204,18 @@ fn an_alert_is_told_as_kubearmor_documents_it() {
 fn our_own_line_is_what_it_was_and_says_who_did_it() {
     let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
     let expected = r#"{"schema":"portcullis.alert/1","time":"2025-12-16T05:37:19.127331Z","cpu":0,"sequence":7,"lostBefore":0,"verdict":"block","operation":"exec","class":"process","object":"/usr/bin/python3.6","objectCut":false,"reason":"rule","policy":"ksp-ubuntu-1-allow-proc-args","rule":{"kind":"KubeArmorPolicy","namespace":"multiubuntu","policy":"ksp-ubuntu-1-allow-proc-args","file":"/etc/portcullis/policies/a.yaml","line":12,"column":9,"field":"spec.process.matchPaths[0]","action":"block","severity":5,"tags":["MITRE","T1059"],"message":"block all arguments except allowedArgs"},"container":{"id":"4771ac3e9074","name":"ubuntu-1-container","image":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","namespace":"multiubuntu"},"generation":0,"process":{"pid":191949,"tid":0,"uid":0,"comm":"bash","nsPid":113,"exe":"/bin/bash","args":["bash","-c","python3 -m pydoc"],"cwd":"/","tty":"pts0","execId":"824416229130095","parent":{"pid":190507,"nsPid":190507,"exe":"/usr/bin/containerd-shim-runc-v2"}}}"#;
-    assert_eq!(std::str::from_utf8(alert.rendered(Format::Line)).unwrap(), expected);
+    assert_eq!(std::str::from_utf8(&alert.rendered(Format::Line)).unwrap(), expected);
     let unknown = self::alert(&rules("KubeArmorPolicy", Action::Block), None, |_| {});
     let (until, _) = expected.split_once(r#","nsPid""#).unwrap();
     assert_eq!(
-        std::str::from_utf8(unknown.rendered(Format::Line)).unwrap(),
+        std::str::from_utf8(&unknown.rendered(Format::Line)).unwrap(),
         format!("{until}}}}}"),
         "nothing more where it is not known"
     );
+    let mut alert = alert;
+    alert.share();
     let first = alert.rendered(Format::Line).as_ptr();
-    assert_eq!(alert.rendered(Format::Line).as_ptr(), first, "rendered once");
+    assert_eq!(alert.rendered(Format::Line).as_ptr(), first, "rendered once for all who get it");
 }
 
 #[test]
@@ -326,39 +329,41 @@ fn outside_kubernetes_a_container_is_a_pod() {
     let told = Alert::from(&fake::alert(1, b"/a", "c1"));
     assert_eq!((told.namespace_name.as_str(), told.pod_name.as_str()), ("container_namespace", "name-of-c1"));
     assert_eq!(told.owner, None);
-    let unknown = alerts::Alert::new(&fake::event(1, b"/a"), SystemTime::UNIX_EPOCH, None, None, host());
+    let unknown = alerts::Alert::new(fake::event(1, b"/a"), SystemTime::UNIX_EPOCH, None, None, host());
     let told = Alert::from(&unknown);
     assert_eq!((told.container_id.as_str(), told.namespace_name.as_str(), told.uid), ("", "", 0));
 }
 
 #[test]
 fn hostile_names_stay_text_and_within_the_account() {
-    use crate::alerts::fanout::Item;
     let hostile: [&[u8]; 5] =
         [b"/\xff\xfe\xc3", b"/a\nb\t\x1b[2J\x00\x7f", b"/\"},{\\\"", "/\u{202e}\u{feff}é".as_bytes(), &[1; 4096]];
     for path in hostile {
-        let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |event| {
+        let mut alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |event| {
             event.path = path.to_vec();
             event.header.comm = [0xff; 16];
             event.header.uid = u32::MAX;
         });
+        alert.share();
         let expected = String::from_utf8_lossy(path);
         let mut rendered = 0;
         for format in [Format::Line, Format::KubeArmor] {
             let line = alert.rendered(format);
             rendered += line.len();
             assert!(line.iter().all(|&byte| byte >= b' '), "{:?} is one line", expected);
-            let value: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
             let object = if format == Format::Line { &value["object"] } else { &value["Resource"] };
             assert_eq!(object, &*expected);
         }
-        let told = Alert::decode(alert.rendered(Format::Feeder).clone()).unwrap();
+        let told = Alert::decode(alert.rendered(Format::Feeder)).unwrap();
         rendered += alert.rendered(Format::Feeder).len();
         assert_eq!((told.resource.as_str(), told.uid), (&*expected, -1));
         assert_eq!(told.exec_event.unwrap().executable_name, "\u{fffd}".repeat(16));
         assert!(rendered <= alert.bytes(), "{rendered} of {}", alert.bytes());
     }
-    let usual = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
+    let mut usual = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
+    assert!(usual.bytes() < 1024, "{}", usual.bytes());
+    usual.share();
     let rendered: usize =
         [Format::Line, Format::KubeArmor, Format::Feeder].iter().map(|&format| usual.rendered(format).len()).sum();
     assert!(rendered <= usual.bytes() && usual.bytes() < 8192, "{rendered} of {}", usual.bytes());

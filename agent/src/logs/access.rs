@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use portcullis_ebpf::abi::op;
 use portcullis_ebpf::monitor::{AccessEvent, Address};
 use rustix::fs::{major, minor};
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use super::words::{self, Flags, Octal};
 use crate::alerts::PathFlags;
-use crate::alerts::format::json_bytes;
+use crate::alerts::format::json_bytes_of;
 use crate::alerts::line::{capability, text};
+use crate::json::known;
 
 /// A user or group that stays.
 const UNCHANGED: u32 = u32::MAX;
@@ -20,60 +22,74 @@ const KIND: u32 = 0o170_000;
 const DEVICES: [u32; 2] = [0o020_000, 0o060_000];
 
 /// An access. What an operation does not have is absent.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct AccessLine {
+#[derive(Debug, Default)]
+pub(crate) struct AccessLine<'a> {
     /// `passed` or `denied`: what the security modules answered.
     pub(crate) verdict: &'static str,
     /// The error that they denied it with, by its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) errno: Option<Cow<'static, str>>,
     /// A path, an address with its port, the name of a unix socket, or a capability.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) object: Option<String>,
+    pub(crate) object: Option<Cow<'a, str>>,
     /// What is wrong with that path, as for executables.
-    #[serde(skip_serializing_if = "PathFlags::are_none")]
     object_flags: PathFlags,
     /// The new path of a rename or link; of a symbolic link, what it leads to, as written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) second_object: Option<String>,
-    #[serde(skip_serializing_if = "PathFlags::are_none")]
+    pub(crate) second_object: Option<Cow<'a, str>>,
     second_object_flags: PathFlags,
     /// Where there is one of IP.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) address: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<u16>,
     /// Names joined by `|`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) flags: Option<Flags>,
     /// In octal.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mode: Option<Octal>,
     /// Its number, as MAJOR:MINOR.
-    #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     /// The new owner; absent where it stays.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<u32>,
     /// The new group, likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<u32>,
     /// Of a socket, like the next two.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) family: Option<Cow<'static, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) r#type: Option<Cow<'static, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) protocol: Option<Cow<'static, str>>,
     /// The three as numbers.
-    #[serde(skip)]
     pub(crate) socket: Option<[u32; 3]>,
     /// So many of the same were only counted since it was told the last time.
     pub(crate) repeats: u64,
     /// The line tells of no access itself, but that this one was repeated so often.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) repeats_of: Option<Reference>,
+}
+
+impl AccessLine<'_> {
+    /// Its members in a line.
+    pub(super) fn fields<S: SerializeStruct>(&self, line: &mut S) -> Result<(), S::Error> {
+        line.serialize_field("verdict", self.verdict)?;
+        known(line, "errno", &self.errno)?;
+        known(line, "object", &self.object)?;
+        self.object_flags.field(line, "objectFlags")?;
+        known(line, "secondObject", &self.second_object)?;
+        self.second_object_flags.field(line, "secondObjectFlags")?;
+        known(line, "address", &self.address)?;
+        known(line, "port", &self.port)?;
+        known(line, "flags", &self.flags)?;
+        known(line, "mode", &self.mode)?;
+        known(line, "device", &self.device)?;
+        known(line, "user", &self.user)?;
+        known(line, "group", &self.group)?;
+        known(line, "family", &self.family)?;
+        known(line, "type", &self.r#type)?;
+        known(line, "protocol", &self.protocol)?;
+        line.serialize_field("repeats", &self.repeats)?;
+        known(line, "repeatsOf", &self.repeats_of)
+    }
+}
+
+impl Serialize for AccessLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_struct("AccessLine", 2)?;
+        self.fields(&mut line)?;
+        line.end()
+    }
 }
 
 /// An access that a line has told.
@@ -83,8 +99,8 @@ pub(crate) struct Reference {
     pub(crate) sequence: u64,
 }
 
-impl AccessLine {
-    pub(super) fn new(event: &AccessEvent) -> AccessLine {
+impl<'a> AccessLine<'a> {
+    pub(super) fn new(event: &'a AccessEvent) -> AccessLine<'a> {
         let header = &event.header;
         let [first, second, third] = header.arg;
         let is_denied = header.result != 0;
@@ -118,7 +134,7 @@ impl AccessLine {
             _ => {}
         }
         match header.op {
-            op::CAPABLE => line.object = Some(capability(first)),
+            op::CAPABLE => line.object = Some(capability(first).into()),
             op::SOCKET..=op::SEND => line.set_address(event.address()),
             _ => line.object = Some(text(&event.path)).filter(|path| !path.is_empty()),
         }
@@ -126,10 +142,10 @@ impl AccessLine {
         line
     }
 
-    fn set_address(&mut self, address: Option<Address<'_>>) {
+    fn set_address(&mut self, address: Option<Address<'a>>) {
         match address {
             Some(Address::Inet(address)) => {
-                self.object = Some(address.to_string());
+                self.object = Some(address.to_string().into());
                 (self.address, self.port) = (Some(address.ip()), Some(address.port()));
             }
             Some(Address::Unix(name)) => self.object = unix(name),
@@ -137,25 +153,24 @@ impl AccessLine {
             Some(Address::Other { .. }) | None => {}
         }
     }
+}
 
-    pub(crate) fn is_denied(&self) -> bool {
-        self.errno.is_some()
-    }
-
-    /// Bytes of its texts in any format at most.
-    pub(super) fn json_bytes(&self) -> usize {
-        /// An object is a resource, and a value in KubeArmor's map, as text and in memory.
-        const TIMES: usize = 3;
-        TIMES * [&self.object, &self.second_object].into_iter().flatten().map(|text| json_bytes(text)).sum::<usize>()
-    }
+/// Bytes of an access's texts in any format at most.
+pub(super) fn json_bytes(event: &AccessEvent) -> usize {
+    /// An object is a resource, and a value in KubeArmor's map, as text and in memory.
+    const TIMES: usize = 3;
+    /// An address as text, or the name of a capability, is shorter.
+    const NAME_BYTES: usize = 64;
+    let texts = [&event.path, &event.second, &event.address];
+    TIMES * (NAME_BYTES + texts.into_iter().map(|text| json_bytes_of(text)).sum::<usize>())
 }
 
 /// The name of a unix socket as `/proc/net/unix` writes it (`net/unix/af_unix.c`, `unix_seq_show`): `@` for the zero byte that an abstract
 /// one begins with. Nothing for none.
-fn unix(name: &[u8]) -> Option<String> {
+fn unix(name: &[u8]) -> Option<Cow<'_, str>> {
     match name {
         [] => None,
-        [0, rest @ ..] => Some(format!("@{}", text(rest))),
+        [0, rest @ ..] => Some(format!("@{}", text(rest)).into()),
         path => Some(text(path)),
     }
 }

@@ -1,15 +1,14 @@
 //! One event as one JSON line. The schema's name is in every line; fields are added, never changed.
 
-use std::sync::Arc;
-use std::time::SystemTime;
-
 use portcullis_ebpf::monitor::{AccessEvent, abi};
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
+use super::Named;
 use super::access::{AccessLine, Reference};
-use crate::alerts::ProcessFacts;
 use crate::alerts::clock::Timestamp;
 use crate::alerts::line::{Container, ProcessLine, operation};
+use crate::json;
 
 /// Name and version of the schema of events of processes.
 pub const PROCESS_SCHEMA: &str = "portcullis.process/1";
@@ -17,16 +16,13 @@ pub const PROCESS_SCHEMA: &str = "portcullis.process/1";
 pub const ACCESS_SCHEMA: &str = "portcullis.access/1";
 
 /// An event, named.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Line {
+#[derive(Debug)]
+pub struct Line<'a> {
     pub(crate) schema: &'static str,
     pub(crate) time: Timestamp,
     /// Absent, with the sequence, where the line tells of no event of its own but of repeats.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<u32>,
     /// Counts the events of this schema of this CPU, delivered or not.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sequence: Option<u64>,
     /// Such events of this CPU, just before this one, that were not delivered.
     pub(crate) lost_before: u64,
@@ -34,63 +30,71 @@ pub struct Line {
     pub(crate) operation: &'static str,
     /// `process`; of accesses `file`, `network` or `capability`.
     pub(crate) class: &'static str,
-    #[serde(flatten)]
-    pub(crate) access: Option<AccessLine>,
+    pub(crate) access: Option<AccessLine<'a>>,
     /// Whose process it is, if that is on record.
-    pub(crate) container: Option<Arc<Container>>,
+    pub(crate) container: Option<&'a Container>,
     /// Cgroup id of the process.
     pub(crate) cgroup: u64,
-    pub(crate) process: ProcessLine,
+    pub(crate) process: ProcessLine<'a>,
 }
 
-impl Line {
-    pub(super) fn executed(
-        header: &abi::Process,
-        lost_before: u64,
-        time: SystemTime,
-        container: Option<Arc<Container>>,
-        process: Option<ProcessFacts>,
-    ) -> Line {
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_struct("Line", 8)?;
+        line.serialize_field("schema", self.schema)?;
+        line.serialize_field("time", &self.time)?;
+        json::known(&mut line, "cpu", &self.cpu)?;
+        json::known(&mut line, "sequence", &self.sequence)?;
+        line.serialize_field("lostBefore", &self.lost_before)?;
+        line.serialize_field("operation", self.operation)?;
+        line.serialize_field("class", self.class)?;
+        if let Some(access) = &self.access {
+            access.fields(&mut line)?;
+        }
+        line.serialize_field("container", &self.container)?;
+        line.serialize_field("cgroup", &self.cgroup)?;
+        line.serialize_field("process", &self.process)?;
+        line.end()
+    }
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn executed(header: &abi::Process, lost_before: u64, named: &'a Named) -> Line<'a> {
         Line {
             schema: PROCESS_SCHEMA,
-            time: Timestamp(time),
+            time: Timestamp(named.time),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
             lost_before,
             operation: "exec",
             class: "process",
             access: None,
-            container,
+            container: named.container.as_deref(),
             cgroup: header.cgroup,
-            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, process),
+            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, named.process.as_ref()),
         }
     }
 
-    pub(super) fn accessed(
-        event: &AccessEvent,
-        time: SystemTime,
-        container: Option<Arc<Container>>,
-        process: Option<ProcessFacts>,
-    ) -> Line {
+    pub(super) fn accessed(event: &'a AccessEvent, named: &'a Named) -> Line<'a> {
         let header = &event.header;
         let (operation, class) = operation(header.op, header.arg[0]);
         Line {
             schema: ACCESS_SCHEMA,
-            time: Timestamp(time),
+            time: Timestamp(named.time),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
             lost_before: event.lost_before,
             operation,
             class,
             access: Some(AccessLine::new(event)),
-            container,
+            container: named.container.as_deref(),
             cgroup: header.cgroup,
-            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, process),
+            process: ProcessLine::new((header.tgid, header.tid), header.uid, &header.comm, named.process.as_ref()),
         }
     }
 
     /// That an access was repeated, in place of the access.
-    pub(super) fn only_repeats(mut self) -> Line {
+    pub(super) fn only_repeats(mut self) -> Line<'a> {
         let reference = self.cpu.take().zip(self.sequence.take()).map(|(cpu, sequence)| Reference { cpu, sequence });
         if let Some(access) = &mut self.access {
             access.repeats_of = reference;

@@ -22,8 +22,8 @@ pub(crate) use self::words::strerror;
 use self::line::Line;
 use crate::alerts::ProcessFacts;
 use crate::alerts::fanout::Item;
-use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes};
-use crate::alerts::line::Container;
+use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes_of};
+use crate::alerts::line::{Container, operation};
 use crate::alerts::turns::Owner;
 use crate::control::EventFormat;
 use crate::json;
@@ -35,19 +35,27 @@ pub(crate) fn is_contained(slot: u32, pid_ns: u32) -> bool {
     slot != NO_SLOT || pid_ns != FIRST_PID_NS
 }
 
-/// An event on its way.
+/// An event on its way. What it says is put together when somebody writes it: most of the time that is another thread than the one
+/// that reads the kernel's rings.
 #[derive(Debug)]
 pub struct Log {
-    pub(crate) line: Line,
-    /// It is no container's.
-    pub(crate) is_of_host: bool,
-    pub(crate) host: Arc<Host>,
-    owner: Owner,
+    event: What,
+    named: Named,
     bytes: usize,
     renderings: Renderings,
 }
 
+#[derive(Debug)]
+enum What {
+    /// A program was started, with so many events missing before it. There are many more accesses than these, and each would be as large.
+    Executed(Box<abi::Process>, u64),
+    Accessed(Arc<AccessEvent>),
+    /// That an access, which was told, was repeated: as often as the event has it.
+    Repeated(Arc<AccessEvent>),
+}
+
 /// Whose an event is, and when it was, as far as anybody knows.
+#[derive(Debug)]
 pub(crate) struct Named {
     pub(crate) time: SystemTime,
     pub(crate) container: Option<Arc<Container>>,
@@ -65,33 +73,66 @@ impl Named {
 impl Log {
     /// A program that was started, with so many events missing before it.
     pub(crate) fn executed(header: &abi::Process, lost_before: u64, named: Named) -> Log {
-        let is_of_host = !is_contained(header.slot, header.pid_ns);
-        let Named { time, container, process, host } = named;
-        let owner = Owner(header.slot, header.epoch);
-        Log::new(Line::executed(header, lost_before, time, container, process), is_of_host, owner, host)
+        Log::new(What::Executed(Box::new(*header), lost_before), named)
     }
 
     /// An access.
-    pub(crate) fn accessed(event: &AccessEvent, named: Named) -> Log {
-        Log::of_access(event, named, |line| line)
+    pub(crate) fn accessed(event: Arc<AccessEvent>, named: Named) -> Log {
+        Log::new(What::Accessed(event), named)
     }
 
     /// That an access, which was told, was repeated: as often as the event has it.
-    pub(crate) fn repeated(event: &AccessEvent, named: Named) -> Log {
-        Log::of_access(event, named, Line::only_repeats)
+    pub(crate) fn repeated(event: Arc<AccessEvent>, named: Named) -> Log {
+        Log::new(What::Repeated(event), named)
     }
 
-    fn of_access(event: &AccessEvent, named: Named, tell: impl FnOnce(Line) -> Line) -> Log {
-        let is_of_host = !is_contained(event.header.slot, event.header.pid_ns);
-        let Named { time, container, process, host } = named;
-        let owner = Owner(event.header.slot, event.header.epoch);
-        Log::new(tell(Line::accessed(event, time, container, process)), is_of_host, owner, host)
-    }
-
-    fn new(line: Line, is_of_host: bool, owner: Owner, host: Arc<Host>) -> Log {
-        let mut log = Log { line, is_of_host, host, owner, bytes: 0, renderings: Renderings::default() };
-        log.bytes = log.account();
+    fn new(event: What, named: Named) -> Log {
+        let mut log = Log { event, named, bytes: 0, renderings: Renderings::default() };
+        log.bytes = log.own_bytes();
         log
+    }
+
+    /// What it says.
+    pub(crate) fn line(&self) -> Line<'_> {
+        match &self.event {
+            What::Executed(header, lost_before) => Line::executed(header, *lost_before, &self.named),
+            What::Accessed(event) => Line::accessed(event, &self.named),
+            What::Repeated(event) => Line::accessed(event, &self.named).only_repeats(),
+        }
+    }
+
+    /// `process`; of accesses `file`, `network` or `capability`.
+    pub(crate) fn class(&self) -> &'static str {
+        self.access().map_or("process", |event| operation(event.header.op, 0).1)
+    }
+
+    /// Of an access, whether it was denied.
+    pub(crate) fn is_denied(&self) -> Option<bool> {
+        Some(self.access()?.header.result != 0)
+    }
+
+    pub(crate) fn container(&self) -> Option<&Container> {
+        self.named.container.as_deref()
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.named.host
+    }
+
+    /// It is no container's.
+    pub(crate) fn is_of_host(&self) -> bool {
+        let (slot, pid_ns) = match &self.event {
+            What::Executed(header, _) => (header.slot, header.pid_ns),
+            What::Accessed(event) | What::Repeated(event) => (event.header.slot, event.header.pid_ns),
+        };
+        !is_contained(slot, pid_ns)
+    }
+
+    fn access(&self) -> Option<&AccessEvent> {
+        match &self.event {
+            What::Executed(..) => None,
+            What::Accessed(event) | What::Repeated(event) => Some(event),
+        }
     }
 
     /// Writes the event as a line, without its end, after what is there.
@@ -107,7 +148,7 @@ impl Log {
 
     /// The event in a format, likewise.
     #[must_use]
-    pub fn rendered(&self, format: Format) -> &Bytes {
+    pub fn rendered(&self, format: Format) -> Bytes {
         self.renderings.get(format, || match format {
             Format::Line => json::line_by(|lines| self.put(lines, EventFormat::Json)),
             Format::KubeArmor => json::line_by(|lines| self.put(lines, EventFormat::Kubearmor)),
@@ -117,22 +158,35 @@ impl Log {
 
     fn put(&self, lines: &mut Vec<u8>, format: EventFormat) {
         match format {
-            EventFormat::Json => json::write(lines, &self.line),
+            EventFormat::Json => json::write(lines, &self.line()),
             EventFormat::Kubearmor => json::write(lines, &kubearmor::Log::from(self)),
-            EventFormat::Ocsf => json::write(lines, &ocsf::Event::from(self)),
+            EventFormat::Ocsf => json::write(lines, &ocsf::Event::of_log(self, &self.line())),
         }
     }
 
-    /// What it takes with all its renderings, as for alerts.
-    fn account(&self) -> usize {
+    /// What it takes while nothing is kept of what is written of it. What events share is counted with each, as for alerts.
+    fn own_bytes(&self) -> usize {
+        let event = self.access().map_or(size_of::<abi::Process>(), |event| {
+            size_of::<AccessEvent>() + event.path.capacity() + event.second.capacity() + event.address.capacity()
+        });
+        size_of::<Log>()
+            + event
+            + self.named.process.as_ref().map_or(0, ProcessFacts::bytes)
+            + self.named.container.as_deref().map_or(0, Container::bytes)
+    }
+
+    /// What may be kept of what is written of it.
+    fn renderings_bytes(&self) -> usize {
         /// Names of fields, numbers and times: more than any of the formats has.
         const FRAME_BYTES: usize = 1024;
-        let process = &self.line.process;
-        let text = json_bytes(&process.comm)
-            + process.facts.as_ref().map_or(0, ProcessFacts::json_bytes)
-            + self.line.access.as_ref().map_or(0, AccessLine::json_bytes)
-            + self.line.container.as_deref().map_or(0, Container::json_bytes);
-        size_of::<Log>() + text + FORMATS * (FRAME_BYTES + text)
+        let own = match &self.event {
+            What::Executed(header, _) => json_bytes_of(&header.comm),
+            What::Accessed(event) | What::Repeated(event) => json_bytes_of(&event.header.comm) + access::json_bytes(event),
+        };
+        let text = own
+            + self.named.process.as_ref().map_or(0, ProcessFacts::json_bytes)
+            + self.named.container.as_deref().map_or(0, Container::json_bytes);
+        FORMATS * (FRAME_BYTES + text)
     }
 }
 
@@ -143,8 +197,16 @@ impl Item for Log {
         self.bytes
     }
 
+    fn share(&mut self) {
+        self.renderings.share();
+        self.bytes += self.renderings_bytes();
+    }
+
     fn owner(&self) -> Owner {
-        self.owner
+        match &self.event {
+            What::Executed(header, _) => Owner(header.slot, header.epoch),
+            What::Accessed(event) | What::Repeated(event) => Owner(event.header.slot, event.header.epoch),
+        }
     }
 }
 

@@ -27,9 +27,9 @@ use self::outcome::Outcome;
 use self::schema::{Device, Metadata, Os, Product};
 use crate::alerts::clock::Timestamp;
 use crate::alerts::line::{Container, ProcessLine, RuleLine};
-use crate::alerts::{Alert, Program};
+use crate::alerts::{Alert, ProcessFacts, Program, line as alerts};
 use crate::kubearmor::Host;
-use crate::logs::Log;
+use crate::logs::{Log, line as logs};
 
 /// The version of OCSF that is written.
 const VERSION: &str = "1.7.0";
@@ -53,17 +53,17 @@ struct Told<'a> {
     /// Where the other end is, or for what is bound this one.
     address: Option<SocketAddr>,
     container: Option<&'a Container>,
-    process: &'a ProcessLine,
+    process: &'a ProcessLine<'a>,
     host: &'a Host,
     outcome: Outcome<'a>,
     /// What only this kind of line has, and OCSF has no attribute for.
     unmapped: BTreeMap<&'static str, Value>,
 }
 
-impl<'a> From<&'a Alert> for Event<'a> {
-    fn from(alert: &'a Alert) -> Event<'a> {
-        let line = &alert.line;
-        let rule = line.rule.as_deref();
+impl<'a> Event<'a> {
+    /// The event of an alert, which says this.
+    pub(crate) fn of_alert(alert: &'a Alert, line: &'a alerts::Line<'a>) -> Event<'a> {
+        let rule = line.rule;
         let mut unmapped = BTreeMap::from([("object", json!(line.object)), ("reason", json!(line.reason))]);
         if line.object_cut {
             unmapped.insert("objectCut", json!(true));
@@ -84,14 +84,14 @@ impl<'a> From<&'a Alert> for Event<'a> {
             class: line.class,
             operation: line.operation,
             object: Some(&line.object),
-            socket: (line.class == "network").then_some(alert.arg),
+            socket: (line.class == "network").then(|| alert.arg()),
             address: None,
-            container: line.container.as_deref(),
+            container: line.container,
             process: &line.process,
             host: &alert.host,
             outcome: Outcome::Decided {
-                is_denial: line.is_denial(),
-                policy: Some(line.policy.as_str()).filter(|policy| !policy.is_empty()),
+                is_denial: alert.is_denial(),
+                policy: Some(line.policy).filter(|policy| !policy.is_empty()),
                 reason: line.reason,
                 generation: line.generation,
                 severity: rule.map_or(0, |rule| rule.severity),
@@ -100,11 +100,9 @@ impl<'a> From<&'a Alert> for Event<'a> {
         };
         told.event()
     }
-}
 
-impl<'a> From<&'a Log> for Event<'a> {
-    fn from(log: &'a Log) -> Event<'a> {
-        let line = &log.line;
+    /// The event of what is no alert, which says this.
+    pub(crate) fn of_log(log: &'a Log, line: &'a logs::Line<'a>) -> Event<'a> {
         let mut unmapped = BTreeMap::from([("cgroup", json!(line.cgroup))]);
         let access = line.access.as_ref();
         if let Some(access) = access {
@@ -123,9 +121,9 @@ impl<'a> From<&'a Log> for Event<'a> {
             object: access.map(|access| access.object.as_deref().unwrap_or_default()),
             socket: access.and_then(|access| access.socket),
             address: access.and_then(|access| access.address.zip(access.port)).map(SocketAddr::from),
-            container: line.container.as_deref(),
+            container: line.container,
             process: &line.process,
-            host: &log.host,
+            host: log.host(),
             outcome: match access.and_then(|access| access.errno.as_deref()) {
                 Some(errno) => Outcome::Refused { errno },
                 None => Outcome::Done,
@@ -177,15 +175,16 @@ impl<'a> Told<'a> {
 
     /// What OCSF has no attribute for, and is told by every kind of line.
     fn put_aside(&mut self) {
-        let facts = self.process.facts.as_ref();
+        let facts = self.process.facts;
         let program = facts.and_then(|facts| facts.program.as_deref());
         let container = self.container;
+        let tty = facts.and_then(ProcessFacts::tty);
         let texts = [
             ("cluster", Some(self.host.cluster.as_str())),
             ("namespace", container.map(|container| container.namespace.as_str())),
             ("pod", container.map(|container| container.pod.as_str())),
             ("labels", container.map(|container| container.labels.as_str())),
-            ("tty", facts.and_then(|facts| facts.tty.as_deref())),
+            ("tty", tty.as_deref()),
             // Not the path by which it is found; the flags say why.
             ("exe", program.filter(|program| program.named_exe().is_none()).and_then(Program::exe)),
             ("cwd", program.filter(|program| program.named_cwd().is_none()).and_then(Program::cwd)),

@@ -32,7 +32,7 @@ impl<'a> Told<'a> {
 
     fn subject(&self) -> Process<'a> {
         let line = self.process;
-        let facts = line.facts.as_ref();
+        let facts = line.facts;
         let program = facts.and_then(|facts| facts.program.as_deref());
         Process {
             pid: Some(line.pid),

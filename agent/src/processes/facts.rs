@@ -5,7 +5,7 @@ use std::sync::Arc;
 use portcullis_ebpf::Event;
 
 use super::{Container, Image, Process, Processes, View};
-use crate::alerts::{ParentFacts, ProcessFacts, Short};
+use crate::alerts::{ParentFacts, ProcessFacts};
 
 impl Processes {
     /// Who raised an alert. Nothing where the table has another container's process by that number: then the end of that one and
@@ -26,7 +26,7 @@ impl Processes {
         ProcessFacts {
             ns_pid: (process.ns_pid != 0).then_some(process.ns_pid),
             program: image.map(|image| Arc::clone(&image.program)),
-            tty: (process.tty[0] != 0).then(|| Short::new(&process.tty)),
+            tty: process.tty,
             exec_id: image.and_then(|image| exec_id(process, image)),
             parent: self.parent_facts(process, at_ns),
         }
@@ -107,7 +107,7 @@ mod tests {
         let table = table(&history());
         let after = table.facts_of(&alert(2_200)).unwrap();
         let program = after.program.as_ref().unwrap();
-        assert_eq!((program.exe(), program.cwd(), after.tty.as_deref()), (Some("/bin/cat"), Some("/srv"), Some("pts1")));
+        assert_eq!((program.exe(), program.cwd(), after.tty().as_deref()), (Some("/bin/cat"), Some("/srv"), Some("pts1")));
         assert_eq!((program.args().unwrap().collect::<Vec<_>>(), after.ns_pid), (vec!["cat", "/etc/shadow"], Some(2)));
         let parent = after.parent.as_ref().unwrap();
         assert_eq!((parent.pid, parent.ns_pid, parent.exe()), (40, Some(1), Some("/bin/sh")));

@@ -16,12 +16,13 @@ pub mod seed;
 mod tests;
 mod tree;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use life::{Container, Exit, Image, Key, Process};
 use portcullis_ebpf::monitor::ProcessEvent;
 use portcullis_ebpf::monitor::abi::{EXEC, EXIT, FORK};
+use rustc_hash::FxHashMap;
 pub use tree::Members;
 
 /// Most processes that are known, dead ones included. Each takes about 300 bytes besides its texts.
@@ -70,7 +71,7 @@ pub struct View<'a> {
 pub struct Processes {
     limits: Limits,
     /// By thread group: its lives, the oldest first.
-    lives: HashMap<u32, Vec<Process>>,
+    lives: FxHashMap<u32, Vec<Process>>,
     /// Those that live, roughly by their last event.
     living: BTreeSet<(u64, Key)>,
     /// Those that don't, by their end.
@@ -275,6 +276,8 @@ impl Processes {
                 let at = lives.partition_point(|process| process.key.started_ns < key.started_ns);
                 let process = Process::new(key);
                 self.living.insert(process.place());
+                // Most numbers have one life, and a list makes room for four.
+                lives.reserve_exact(1);
                 lives.insert(at, process);
                 at
             }

@@ -127,7 +127,7 @@ where
         self.taken.extend(accesses.take(MAX_ACCESSES));
         let is_behind = self.read_processes();
         let alerts = (0..MAX_ALERTS).map_while(|_| self.waiting.pop());
-        let told = alerts.map(|alert| self.teller.alert(&alert)).count();
+        let told = alerts.map(|alert| self.teller.alert(alert)).count();
         let is_told = !self.taken.is_empty();
         let now = Instant::now();
         self.taken.drain(..).for_each(|event| self.teller.access(event, now));
@@ -139,12 +139,14 @@ where
     /// Reads events of processes. Whether there may be more.
     fn read_processes(&mut self) -> bool {
         let Some(source) = &mut self.processes else { return false };
+        let mut now = Instant::now();
         for number in 0..MAX_PER_ALERT {
             if number % MAX_ACCESSES == 0 {
                 self.teller.wake_readers();
+                now = Instant::now();
             }
             match source.take() {
-                Some(event) => self.teller.process(event),
+                Some(event) => self.teller.process(event, now),
                 None => return false,
             }
         }

@@ -3,7 +3,7 @@
 //! One that goes on tells with each telling how often it was repeated. What no telling follows is taken from the kernel here, which
 //! knows the telling by CPU and number alone. So what was told is kept for a while.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ pub(super) const LOOK_AFTER: Duration = Duration::from_secs(8);
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of accesses that are kept. Of one that had to go it is told only what the kernel knows: not the path.
 const MAX_TOLD_BYTES: usize = 4 << 20;
-/// What one takes besides its texts: the event and its places in a table that may be half empty.
-const TOLD_BYTES: usize = size_of::<AccessEvent>() + 2 * size_of::<(Place, Arc<AccessEvent>)>() + size_of::<Place>();
+/// What one takes besides its texts: the event and its place in a queue that may be half empty.
+const TOLD_BYTES: usize = size_of::<AccessEvent>() + 2 * size_of::<Arc<AccessEvent>>();
 
 /// A telling: CPU and number.
 type Place = (u32, u64);
@@ -39,12 +39,14 @@ pub(super) struct Repeats {
     is_stirred: bool,
     looking: Option<Receiver<Vec<Repeat>>>,
     found: std::vec::IntoIter<Repeat>,
+    /// What those are repeats of.
+    events: HashMap<Place, Arc<AccessEvent>>,
 }
 
 impl Repeats {
     pub(super) fn new(take: Take) -> Repeats {
         let (told, found) = (Told::default(), Vec::new().into_iter());
-        Repeats { take, told, due: None, is_stirred: false, looking: None, found }
+        Repeats { take, told, due: None, is_stirred: false, looking: None, found, events: HashMap::new() }
     }
 
     /// Has it looked for what was counted before anybody read.
@@ -92,23 +94,24 @@ impl Repeats {
     pub(super) fn next(&mut self) -> Option<(Repeat, Option<Arc<AccessEvent>>)> {
         if let Some(looking) = &self.looking {
             match looking.try_recv() {
-                Ok(found) => (self.found, self.looking) = (found.into_iter(), None),
+                Ok(found) => {
+                    self.events = self.told.of(&found);
+                    (self.found, self.looking) = (found.into_iter(), None);
+                }
                 Err(TryRecvError::Empty) => return None,
                 Err(TryRecvError::Disconnected) => self.looking = None,
             }
         }
         let repeat = self.found.next()?;
-        let event = self.told.take(repeat.told);
+        let event = self.events.remove(&repeat.told);
         Some((repeat, event))
     }
 }
 
-/// What was told, the newest that fit.
+/// What was told, the newest that fit, the oldest first.
 #[derive(Default)]
 struct Told {
-    events: HashMap<Place, Arc<AccessEvent>>,
-    /// The oldest first; some of them have been taken.
-    order: VecDeque<Place>,
+    events: VecDeque<Arc<AccessEvent>>,
     bytes: usize,
 }
 
@@ -118,34 +121,22 @@ impl Told {
         if matches!(event.header.op, op::RENAME | op::LINK | op::SYMLINK) {
             return;
         }
-        let place = (event.header.cpu, event.header.seq);
         self.bytes += bytes(&event);
-        if let Some(before) = self.events.insert(place, event) {
-            // Numbers begin again where the monitor was unloaded and loaded.
-            self.bytes -= bytes(&before);
-        } else {
-            self.order.push_back(place);
-        }
+        self.events.push_back(event);
         while self.bytes > MAX_TOLD_BYTES
-            && let Some(oldest) = self.order.pop_front()
+            && let Some(oldest) = self.events.pop_front()
         {
-            self.forget(oldest);
+            self.bytes -= bytes(&oldest);
         }
     }
 
-    fn take(&mut self, place: Place) -> Option<Arc<AccessEvent>> {
-        let event = self.forget(place)?;
-        // Those that were taken are few as long as they are counted here.
-        if self.order.len() > 2 * self.events.len() {
-            self.order.retain(|place| self.events.contains_key(place));
-        }
-        Some(event)
-    }
-
-    fn forget(&mut self, place: Place) -> Option<Arc<AccessEvent>> {
-        let event = self.events.remove(&place)?;
-        self.bytes -= bytes(&event);
-        Some(event)
+    /// The accesses that these repeats are of, as far as they are still known. What is looked for is rare, and what is told is not: so
+    /// there is no index of it but for a moment.
+    fn of(&self, repeats: &[Repeat]) -> HashMap<Place, Arc<AccessEvent>> {
+        let wanted: HashSet<Place> = repeats.iter().map(|repeat| repeat.told).collect();
+        // Numbers begin again where the monitor was unloaded and loaded: the last one counts.
+        let known = self.events.iter().map(|event| ((event.header.cpu, event.header.seq), event));
+        known.filter(|(place, _)| wanted.contains(place)).map(|(place, event)| (place, Arc::clone(event))).collect()
     }
 }
 
@@ -241,23 +232,20 @@ mod tests {
             told.note(Arc::new(event.clone()));
         }
         assert!(told.bytes <= MAX_TOLD_BYTES && told.events.len() > 900, "{} bytes of {}", told.bytes, told.events.len());
-        assert_eq!(told.order.len(), told.events.len());
-        assert_eq!((told.take((0, 0)), told.take((0, 9_999))), (None, Some(Arc::new(event.clone()))));
-        for seq in 0..10_000 {
-            told.take((0, seq));
-        }
-        assert_eq!((told.bytes, told.events.len(), told.order.len()), (0, 0, 0), "nothing is left over");
+        let of = |seq| told.of(&[repeat(seq, 1)]).into_values().next();
+        assert_eq!((of(0), of(9_999)), (None, Some(Arc::new(event.clone()))));
+        let before = told.bytes;
         event.header.op = op::RENAME;
         told.note(Arc::new(event.clone()));
-        assert_eq!(told.bytes, 0, "each rename is told");
+        assert_eq!(told.bytes, before, "each rename is told");
     }
 
     #[test]
-    fn a_number_that_comes_again_is_counted_once() {
+    fn of_a_number_that_comes_again_the_last_is_known() {
         let mut told = Told::default();
-        told.note(numbered(1));
-        let before = told.bytes;
-        told.note(numbered(1));
-        assert_eq!((told.bytes, told.order.len()), (before, 1));
+        let mut later = access(op::READ, b"/etc/passwd");
+        later.header.seq = 1;
+        [numbered(1), Arc::new(later.clone())].into_iter().for_each(|event| told.note(event));
+        assert_eq!(told.of(&[repeat(1, 3), repeat(2, 3)]), HashMap::from([((0, 1), Arc::new(later))]));
     }
 }

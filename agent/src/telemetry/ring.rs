@@ -125,6 +125,15 @@ impl<R: Ring> Source<R> {
         Source { what, open: Box::new(open), ring: None, awaited: None, try_at: Instant::now(), reading, malformed: 0 }
     }
 
+    /// A ring that is open already, and is not opened again.
+    pub(super) fn opened(what: &'static str, reading: Reading, ring: R) -> Source<R>
+    where
+        R: Send + 'static,
+    {
+        let mut ring = Some(ring);
+        Source::new(what, reading, move || ring.take().ok_or_else(|| "it is closed".into()))
+    }
+
     /// The same, not opened before there is something to read. A ring that is mapped is memory of this process, as a whole and twice.
     pub(super) fn after(self, awaited: Awaited) -> Source<R> {
         Source { awaited: Some(awaited), ..self }

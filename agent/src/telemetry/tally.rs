@@ -25,9 +25,10 @@ const CLASSES: [&str; 3] = ["file", "network", "capability"];
 impl Tally {
     /// Counts an access. One of no class cannot come: its record would not have been understood.
     pub(super) fn count(&self, log: &Log) {
-        let at = CLASSES.iter().position(|class| *class == log.line.class);
-        if let (Some(at), Some(access)) = (at, &log.line.access) {
-            self.0.told[at].0[usize::from(access.is_denied())].fetch_add(1, Ordering::Relaxed);
+        let class = log.class();
+        let at = CLASSES.iter().position(|other| *other == class);
+        if let (Some(at), Some(is_denied)) = (at, log.is_denied()) {
+            self.0.told[at].0[usize::from(is_denied)].fetch_add(1, Ordering::Relaxed);
         }
     }
 

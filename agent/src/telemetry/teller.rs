@@ -61,19 +61,21 @@ impl Teller {
     }
 
     /// Passes an alert on, with what is known of its process.
-    pub(super) fn alert(&mut self, event: &Event) {
-        let process = self.watched.table().facts_of(event);
-        match self.names.alert(event, self.clock.at(event.header.time_ns), process) {
+    pub(super) fn alert(&mut self, event: Event) {
+        let process = self.watched.table().facts_of(&event);
+        let time = self.clock.at(event.header.time_ns);
+        match self.names.alert(event, time, process) {
             Ok(alert) => self.alerts.queue(alert),
             Err(error) => warn!("an alert cannot be named: {error}"),
         }
     }
 
     /// Notes what a process did, and passes on what is worth it.
-    pub(super) fn process(&mut self, event: ProcessEvent) {
+    pub(super) fn process(&mut self, event: ProcessEvent, now: Instant) {
         let (header, lost_before) = (event.header, event.lost_before);
         self.watched.table().apply(event);
-        if self.looked.is_some_and(|looked| looked.elapsed() >= LOOK_AGAIN) && (lost_before > 0 || self.is_behind()) {
+        let is_due = self.looked.is_some_and(|looked| now.saturating_duration_since(looked) >= LOOK_AGAIN);
+        if is_due && (lost_before > 0 || self.is_behind(now)) {
             self.look();
         }
         let is_contained = is_contained(header.slot, header.pid_ns);
@@ -97,11 +99,11 @@ impl Teller {
         named.own_visibility().is_none_or(|own| own.contain(class))
     }
 
-    fn is_behind(&mut self) -> bool {
-        if self.asked.elapsed() < ASK_AGAIN {
+    fn is_behind(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.asked) < ASK_AGAIN {
             return false;
         }
-        self.asked = Instant::now();
+        self.asked = now;
         self.watched.is_behind()
     }
 
@@ -114,7 +116,7 @@ impl Teller {
         if !self.wants(header.op, &named) {
             return self.tally.withhold();
         }
-        let log = Log::accessed(&event, named);
+        let log = Log::accessed(Arc::clone(&event), named);
         self.tally.count(&log);
         self.repeats.note(event, now);
         self.accesses.queue(log);
@@ -145,7 +147,7 @@ impl Teller {
         let key = Key { tgid: header.tgid, started_ns: header.started_ns };
         let named = self.named((header.slot, header.epoch), (header.cgroup, header.pid_ns), key, header.time_ns);
         if self.wants(header.op, &named) {
-            self.accesses.queue(Log::repeated(&event, named));
+            self.accesses.queue(Log::repeated(Arc::new(event), named));
         }
         true
     }
@@ -246,13 +248,13 @@ mod tests {
         let mut event = fake::exec();
         event.lost_before = 1;
         teller.looked = Some(Instant::now());
-        teller.process(event.clone());
+        teller.process(event.clone(), Instant::now());
         teller.looked = Instant::now().checked_sub(LOOK_AGAIN);
         event.lost_before = 0;
-        teller.process(event.clone());
+        teller.process(event.clone(), Instant::now());
         assert!(!is_known(), "not so soon again, and not without a loss");
         event.lost_before = 1;
-        teller.process(event.clone());
+        teller.process(event.clone(), Instant::now());
         let since = Instant::now();
         while !is_known() {
             assert!(since.elapsed() < SOON, "nobody looked");

@@ -127,7 +127,7 @@ impl Place {
     /// The lines about accesses since it was asked the last time.
     fn told(&self) -> Vec<serde_json::Value> {
         let lines = all(&self.telemetry.accesses.subscribe());
-        lines.iter().map(|log| serde_json::from_slice(log.rendered(Format::Line)).unwrap()).collect()
+        lines.iter().map(|log| serde_json::from_slice(&log.rendered(Format::Line)).unwrap()).collect()
     }
 
     fn happens(&self, change: impl FnOnce(&mut ProcessEvent)) {
@@ -146,7 +146,7 @@ fn all<T: Item>(stream: &Subscription<T>) -> Vec<Arc<T>> {
 }
 
 fn facts(telemetry: &Telemetry) -> Vec<Option<ProcessFacts>> {
-    all(&telemetry.alerts.subscribe()).iter().map(|alert| alert.line.process.facts.clone()).collect()
+    all(&telemetry.alerts.subscribe()).iter().map(|alert| alert.line().process.facts.cloned()).collect()
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn executions_are_told_of_whom_it_is_asked_for() {
         place.happens(|event| event.header.tgid = 8);
         place.happens(|event| (event.header.tgid, event.header.kind) = (9, 0));
         while pump.turn() {}
-        let told: Vec<u32> = all(&place.telemetry.logs.subscribe()).iter().map(|log| log.line.process.pid).collect();
+        let told: Vec<u32> = all(&place.telemetry.logs.subscribe()).iter().map(|log| log.line().process.pid).collect();
         assert_eq!(told, expected, "{host:?} {containers:?}");
         assert!(place.telemetry.watched.table().get(7, 2_200).is_some(), "who is who is known in any case");
     }
@@ -276,16 +276,15 @@ fn a_flood_of_one_container_neither_delays_nor_displaces_the_alerts_of_another()
     let looked = (FLOOD + FEW).div_ceil(pump::MAX_TAKEN);
     (0..=looked).for_each(|_| assert!(pump.turn()));
     let told = all(&quick);
-    assert_eq!(told.iter().filter(|alert| alert.line.process.pid == 2).count(), FEW, "of {} that were told", told.len());
+    assert_eq!(told.iter().filter(|alert| alert.line().process.pid == 2).count(), FEW, "of {} that were told", told.len());
     assert!(told.len() < FLOOD / 10, "{} were told meanwhile", told.len());
-    drop(quick);
     while pump.turn() {}
     let (mut of_each, mut lost, mut first) = ([0; 2], 0, Vec::new());
     while let Some(next) = slow.try_next() {
         match next {
             Next::Item(alert) => {
-                of_each[alert.line.process.pid as usize - 1] += 1;
-                first.push(alert.line.process.pid);
+                of_each[alert.line().process.pid as usize - 1] += 1;
+                first.push(alert.line().process.pid);
             }
             Next::Lost(count) => lost += count as usize,
         }

@@ -104,7 +104,6 @@ impl Watched {
     }
 
     /// One without a monitor.
-    #[cfg(test)]
     pub(super) fn telling(visibility: Visibility) -> Watched {
         let config = portcullis_enforcer::Monitor { visibility, ..portcullis_enforcer::Monitor::default() };
         Watched(Arc::new(Inner { config: Arc::new(config), ..Inner::default() }))

@@ -165,7 +165,8 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
         if event.header.kind != abi::EVENT_ALERT {
             continue;
         }
-        let alert = names.alert(&event, clock.at(event.header.time_ns), None)?;
+        let time = clock.at(event.header.time_ns);
+        let alert = names.alert(event, time, None)?;
         if filter.takes(&alert) {
             print(&mut out, &alert.written(format(asked)), asked)?;
             out.flush().map_err(Failure::Output)?;

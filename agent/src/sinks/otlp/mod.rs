@@ -159,7 +159,7 @@ impl Exporter {
 
     fn take(&mut self, fed: &Fed) {
         let record = match fed {
-            Fed::Alert(alert) => record(&alert.written(EventFormat::Json), severity(alert.line.is_denial())),
+            Fed::Alert(alert) => record(&alert.written(EventFormat::Json), severity(alert.is_denial())),
             Fed::Log(log) => record(&log.written(EventFormat::Json), SeverityNumber::Info),
             Fed::Lost(class, lost) => {
                 self.account.lost(*lost);
