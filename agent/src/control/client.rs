@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_ANSWER_BYTES: u64 = 32 << 20;
 
 /// What is read at once.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 16 << 10;
 
 /// A connection to the agent.
 #[derive(Debug)]

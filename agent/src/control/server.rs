@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -30,7 +31,10 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How many events a follower is asked about before others of the same thread have their turn.
 const BATCH: usize = 1024;
 /// Bytes of lines that are written to it at once; one event more may make it longer.
-const BATCH_BYTES: usize = 64 << 10;
+const BATCH_BYTES: usize = 16 << 10;
+/// Bytes of lines that the system may hold for it (socket(7): `SO_SNDBUF`, which is doubled). What was written takes no turns any more: the
+/// alert of one container waits there behind all that another has flooded it with.
+const HELD_BYTES: usize = 16 << 10;
 
 /// What answers, but for events.
 pub(crate) trait Answers: Send + Sync + 'static {
@@ -134,6 +138,7 @@ impl Conversation {
     /// Passes events on until the other end hangs up. It may take as long as it likes to take them: then it loses some, and is
     /// told how many.
     async fn follow(mut self, feed: Feed, wanted: Wanted) -> io::Result<()> {
+        set_socket_send_buffer_size(self.write.as_ref(), HELD_BYTES)?;
         self.say(Body::Ok(Following { schema: wanted.format.schema(wanted.class) })).await?;
         let mut left = wanted.count.unwrap_or(u64::MAX);
         let mut lines = Vec::new();
