@@ -41,6 +41,8 @@ pub(crate) struct Guest {
     pub runtimes: Vec<Runtime>,
     /// Few repetitions.
     pub ci: bool,
+    /// The clock counts instructions: what else the machine does takes no time.
+    pub counted_time: bool,
     /// Repetitions that were asked for.
     pub count: Option<u32>,
     /// Only tests whose name contains this.

@@ -140,6 +140,9 @@ struct Arguments {
     /// Repetitions where a suite repeats
     #[arg(long)]
     count: Option<u32>,
+    /// The clock counts instructions, as in a guest of `hack/vm run --icount`: limits of time are those that are promised
+    #[arg(long)]
+    counted_time: bool,
     /// Only tests whose name contains this
     #[arg(long)]
     only: Option<String>,
@@ -181,6 +184,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         work,
         runtimes: if arguments.runtime.is_empty() { Runtime::available() } else { arguments.runtime },
         ci: arguments.ci,
+        counted_time: arguments.counted_time,
         count: arguments.count,
         only: arguments.only,
         without: arguments.without,

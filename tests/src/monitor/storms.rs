@@ -24,8 +24,10 @@ const QUIET_ONES: usize = 7;
 /// What each of them does, and the pause after each.
 const FEW: u64 = 20;
 const PAUSE_US: u64 = 25_000;
-/// Until 99 of 100 alerts of the quiet ones are read. On an idle machine it is less than 100 ms, though one emulated processor does the
-/// flood, the agent and the readers; this is for one that emulates two guests and does more besides.
+/// Until every alert of the quiet ones is read, on one processor that does the flood, the agent and the readers and takes a nanosecond
+/// for an instruction.
+const PROMISED: Duration = Duration::from_millis(100);
+/// Until 99 of 100 of them are, in plain emulation on a machine that emulates two guests and does more besides.
 const LATE: Duration = Duration::from_millis(1_000);
 
 const POLICY: &str = "\
@@ -278,7 +280,7 @@ impl Storm {
         let done = flood.all == many && quiet.iter().all(|done| done.all == FEW);
         println!("# {}: {:.0} a second; {counted:?}; {passed:?}", self.name, many as f64 / flood.took.as_secs_f64());
         let mut wrong = sums(&expected, &counted, &passed, &lines);
-        wrong.extend(delays(self.name, &lines, arena));
+        wrong.extend(delays(guest, self.name, &lines, arena));
         if !done {
             wrong.push(format!("not all was done: {flood:?}, {quiet:?}"));
         }
@@ -298,7 +300,7 @@ impl Storm {
 }
 
 /// How long alerts took from when they were raised until they were read; what is wrong with that.
-fn delays(name: &str, lines: &[Read], arena: &Arena) -> Option<String> {
+fn delays(guest: &Guest, name: &str, lines: &[Read], arena: &Arena) -> Option<String> {
     let of = |is_it: &dyn Fn(&Read) -> bool| {
         let mut took: Vec<Duration> = lines.iter().filter(|read| read.is_alert() && is_it(read)).filter_map(Read::took).collect();
         took.sort_unstable();
@@ -307,14 +309,16 @@ fn delays(name: &str, lines: &[Read], arena: &Arena) -> Option<String> {
     let quiet = of(&|read| arena.quiet.iter().any(|(id, _)| read.is_of(id)));
     let flood = of(&|read| read.is_of("flood"));
     let at = |took: &[Duration], percent: usize| took.get(took.len().saturating_sub(1) * percent / 100).copied();
-    let (Some(late), Some(of_flood)) = (at(&quiet, 99), at(&flood, 50)) else { return None };
+    let (Some(late), Some(latest), Some(of_flood)) = (at(&quiet, 99), quiet.last().copied(), at(&flood, 50)) else { return None };
     println!(
-        "# {name}: {} alerts of the quiet ones took p50 {:.1?}, p99 {late:.1?}, at most {:.1?}; {} of the flood p50 {of_flood:.1?}",
+        "# {name}: {} alerts of the quiet ones took p50 {:.1?}, p99 {late:.1?}, at most {latest:.1?}; {} of the flood p50 {of_flood:.1?}",
         quiet.len(),
         at(&quiet, 50).unwrap_or_default(),
-        quiet.last().copied().unwrap_or_default(),
         flood.len()
     );
+    if guest.counted_time {
+        return (latest > PROMISED).then(|| format!("an alert of a quiet one was read {latest:?} after it was raised"));
+    }
     // On a machine that is busy with other things both are late.
     (late > LATE && 2 * late > of_flood)
         .then(|| format!("of the alerts of the quiet ones one in a hundred was read {late:?} after it was raised"))
