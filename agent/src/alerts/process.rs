@@ -110,9 +110,14 @@ impl Program {
         self.args_cut
     }
 
-    /// The executable, where its path is one by which it can be found in its container.
+    /// The executable, where its path is one by which it can be found in its container. One without any, which is in memory alone, by
+    /// what it was called when it was made, as `memfd:NAME`: that begins with no slash, and so is no path.
     pub(crate) fn named_exe(&self) -> Option<&str> {
-        self.exe().filter(|_| self.exe_flags.lead_there())
+        let exe = self.exe()?;
+        if self.exe_flags.are_nameless() {
+            return Some(exe.trim_start_matches('/'));
+        }
+        self.exe_flags.lead_there().then_some(exe)
     }
 
     /// The working directory, likewise.
@@ -169,6 +174,11 @@ impl PathFlags {
     /// As a member of a line, if there are any.
     pub(crate) fn field<S: SerializeStruct>(self, line: &mut S, name: &'static str) -> Result<(), S::Error> {
         if self.are_none() { Ok(()) } else { line.serialize_field(name, &self) }
+    }
+
+    /// Whether it never was a path.
+    fn are_nameless(self) -> bool {
+        self.0 & PATH_INTERNAL != 0
     }
 
     /// Whether a path with these flags is the one by which it can be found in its container.

@@ -47,7 +47,7 @@ async fn place_with(uid: u32, protection: Option<Protection>) -> Result<Place, E
     let tcp = protection.map(|protection| Tcp { listen: ([127, 0, 0, 1], 0).into(), protection });
     let server = Server::bind(&temporary.path().join("feeder.sock"), uid, tcp.as_ref()).await?;
     let address = server.address().map(|address| address.to_string());
-    let host = Host { name: "node-1".to_owned(), cluster: "c1".to_owned(), id: "id".to_owned() };
+    let host = Host { name: "node-1".to_owned(), cluster: "c1".to_owned(), id: "id".to_owned(), ..Host::default() };
     let feeder = Feeder::new(telemetry.clone(), messages.clone(), host);
     let serving = Serving(tokio::spawn(server.serve(feeder)));
     Ok(Place { temporary, telemetry, messages, address, _serving: serving })
@@ -176,7 +176,7 @@ async fn logs_come_to_all_who_watch_them_and_to_nobody_else() {
     let mut alerts = watch::<Alert>(&channel, ALERTS, "all").await;
     let mut logs = watch::<Log>(&channel, LOGS, "system").await;
     let told = next(&mut logs).await.unwrap();
-    assert_eq!((told.r#type.as_str(), told.operation.as_str(), told.result.as_str()), ("ContainerLog", "Process", "Passed"));
+    assert_eq!((told.r#type.as_str(), told.operation.as_str(), told.result.as_str()), ("HostLog", "Process", "Passed"));
     assert_eq!((told.process_name.as_str(), told.resource.as_str()), ("/bin/cat", "/bin/cat /etc/shadow"));
     assert!(timeout(Duration::from_millis(20), logs.message()).await.is_err(), "it stays open");
     place.telemetry.accesses.publish(accessed(None, &access(op::READ, b"/etc/hosts")));

@@ -72,6 +72,7 @@ impl From<&alerts::Alert> for Alert {
             Some(rule) => {
                 if *rule.origin.kind == *Kind::KubeArmorHostPolicy.as_str() {
                     told.r#type = "MatchedHostPolicy".to_owned();
+                    told.user_name = alert.host.user(line.process.uid);
                 }
                 if rule.severity > 0 {
                     told.severity = rule.severity.to_string();

@@ -36,6 +36,7 @@ impl From<&logs::Log> for Log {
             ppid: parent.and_then(|parent| parent.ns_pid).map_or(0, number),
             pid: process.ns_pid.map_or(0, number),
             uid: line.process.uid.cast_signed(),
+            // As KubeArmor, which knows containers by their ids alone.
             r#type: if log.is_of_host() { "HostLog" } else { "ContainerLog" }.to_owned(),
             source,
             operation: operation.to_owned(),
@@ -50,6 +51,7 @@ impl From<&logs::Log> for Log {
                 executable_name: line.process.comm.to_string(),
             }),
             node_id: log.host().id.clone(),
+            user_name: if log.is_of_host() { log.host().user(line.process.uid) } else { String::new() },
             ..Log::default()
         };
         if let Some(container) = line.container {

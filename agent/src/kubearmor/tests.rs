@@ -114,7 +114,7 @@ fn empty_fields_are_left_out_but_for_two() {
 const DOCUMENTED: &str = r#"{"Timestamp":1765863439,"UpdatedTime":"2025-12-16T05:37:19.127331Z","ClusterName":"default","HostName":"aryan","NamespaceName":"multiubuntu","Owner":{"Ref":"Deployment","Name":"ubuntu-1-deployment","Namespace":"multiubuntu"},"PodName":"ubuntu-1-deployment-8dc5d8d48-5s8pf","Labels":"container=ubuntu-1,group=group-1","ContainerID":"4771ac3e9074","ContainerName":"ubuntu-1-container","ContainerImage":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","HostPPID":190507,"HostPID":191949,"PPID":190507,"PID":113,"UID":0,"ParentProcessName":"/bin/bash","ProcessName":"/usr/bin/python3.6","PolicyName":"ksp-ubuntu-1-allow-proc-args","Severity":"5","Tags":"MITRE,T1059","ATags":["MITRE","T1059"],"Message":"block all arguments except allowedArgs","Type":"MatchedPolicy","Source":"/bin/bash","Operation":"Process","Resource":"/usr/bin/python3.6","Data":"lsm=SECURITY_BPRM_CHECK","EventData":{"Lsm":"SECURITY_BPRM_CHECK"},"Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Cwd":"/","TTY":"pts0","ExecEvent":{"ExecID":"824416229130095","ExecutableName":"bash"},"KubeArmorVersion":"portcullis-VERSION","NodeID":"d1e2"}"#;
 
 pub(crate) fn host() -> Arc<Host> {
-    Arc::new(Host { cluster: "default".to_owned(), name: "aryan".to_owned(), id: "d1e2".to_owned() })
+    Arc::new(Host { cluster: "default".to_owned(), name: "aryan".to_owned(), id: "d1e2".to_owned(), ..Host::default() })
 }
 
 pub(crate) fn container() -> Arc<Container> {

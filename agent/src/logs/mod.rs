@@ -119,13 +119,9 @@ impl Log {
         &self.named.host
     }
 
-    /// It is no container's.
+    /// It is no container's that anybody knows.
     pub(crate) fn is_of_host(&self) -> bool {
-        let (slot, pid_ns) = match &self.event {
-            What::Executed(header, _) => (header.slot, header.pid_ns),
-            What::Accessed(event) | What::Repeated(event) => (event.header.slot, event.header.pid_ns),
-        };
-        !is_contained(slot, pid_ns)
+        self.named.container.is_none() && self.owner().0 == NO_SLOT
     }
 
     fn access(&self) -> Option<&AccessEvent> {

@@ -44,14 +44,29 @@ fn kubearmors_log_says_the_same_in_its_words() {
 #[test]
 fn a_process_of_the_host_and_what_was_lost_are_told_as_such() {
     let log = executed_with(None, |event| {
-        event.header.pid_ns = FIRST_PID_NS;
+        (event.header.pid_ns, event.header.uid) = (FIRST_PID_NS, 0);
         event.lost_before = 3;
     });
     let told = kubearmor::Log::from(&log);
     assert_eq!((told.r#type.as_str(), told.namespace_name.as_str()), ("HostLog", ""));
-    assert_eq!(told.event_data["LostBefore"], "3");
+    assert_eq!((told.event_data["LostBefore"].as_str(), told.user_name), ("3", "root".to_owned()));
+    let of_nobody = kubearmor::Log::from(&executed_with(None, |_| {}));
+    assert_eq!(of_nobody.r#type, "HostLog", "a pid namespace makes no container that anybody knows");
     let labelled = executed_with(None, |event| (event.header.pid_ns, event.header.slot) = (FIRST_PID_NS, 4));
     assert_eq!(kubearmor::Log::from(&labelled).r#type, "ContainerLog", "a container in the host's pid namespace");
+}
+
+#[test]
+fn a_program_that_is_in_memory_alone_is_told_by_what_it_was_called() {
+    let log = executed_with(None, |event| {
+        event.exe = b"/memfd:payload".to_vec();
+        event.header.exe_flags = abi::PATH_OUTSIDE | abi::PATH_INTERNAL;
+    });
+    let told = kubearmor::Log::from(&log);
+    assert_eq!((told.process_name.as_str(), told.resource.as_str()), ("memfd:payload", "memfd:payload /etc/shadow"));
+    assert!(text(&log, Format::Line).contains(r#""exe":"/memfd:payload","exeFlags":["outside","nameless"]"#));
+    let elsewhere = executed_with(None, |event| event.header.exe_flags = abi::PATH_OUTSIDE);
+    assert_eq!(kubearmor::Log::from(&elsewhere).process_name, "", "that is another path than the one that leads there");
 }
 
 #[test]

@@ -273,7 +273,12 @@ impl<N: Node> Reconciler<N> {
                     let name = running.map_or("", |running| running.facts.name.as_str());
                     let error = error.to_string();
                     let attempts = self.book.failed(id, name, &error);
-                    warn!(id, attempts, "the container's policies could not be brought up to date: {error}");
+                    // One that is just being started may not be what it is going to be: the next attempt, a second later, tells.
+                    if attempts == 1 {
+                        info!(id, "the container's policies are not up to date yet, which is tried again: {error}");
+                    } else {
+                        warn!(id, attempts, "the container's policies could not be brought up to date: {error}");
+                    }
                     self.again.failed(id, running, attempts, Instant::now());
                 }
             }
