@@ -10,10 +10,11 @@ use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::place::Place;
 use portcullis_enforcer::{Door, Expected, FailPolicy, Known, Missing, Policies, PolicyDir, Refreshed, Started};
 use portcullis_nri_plugin::Failure;
-use portcullis_policy::ContainerFacts;
 use portcullis_policy::meaning::{Action, Class, Origin, Postures, Rule, RuleSet};
 use portcullis_policy::select::applies;
+use portcullis_policy::{Backend, ContainerFacts};
 
+use crate::alerts::clock::Moment;
 use crate::alerts::line::Container;
 use crate::alerts::{Alert, ProcessFacts};
 use crate::kubearmor::Host;
@@ -40,7 +41,18 @@ pub(crate) fn named(id: &str) -> Container {
 
 /// The alert of an event.
 pub(crate) fn alert_of(event: &Event, container: Container, rules: &RuleSet) -> Alert {
-    Alert::new(event.clone(), SystemTime::UNIX_EPOCH, Some((Arc::new(container), rules)), None, Arc::new(Host::default()))
+    Alert::new(
+        event.clone(),
+        (moment(event.header.time_ns), Backend::Bpf),
+        Some((Arc::new(container), rules)),
+        None,
+        Arc::new(Host::default()),
+    )
+}
+
+/// The beginning of time, a millisecond before it is told.
+fn moment(raised_ns: u64) -> Moment {
+    Moment { time: SystemTime::UNIX_EPOCH, raised_ns, latency: Duration::from_millis(1) }
 }
 
 /// The alert of a container.
@@ -115,7 +127,7 @@ pub(crate) fn executed_with(container: Option<Container>, change: impl FnOnce(&m
 }
 
 fn named_as(container: Option<Container>, process: Option<ProcessFacts>) -> Named {
-    Named { time: SystemTime::UNIX_EPOCH, container: container.map(Arc::new), process, host: Arc::new(Host::default()) }
+    Named { moment: moment(2_000), container: container.map(Arc::new), process, host: Arc::new(Host::default()) }
 }
 
 /// An access of the process of [`exec`], a little later.

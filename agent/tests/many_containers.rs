@@ -1,8 +1,9 @@
 //! A node with more containers than can be armed: each alert has the name of its own, whatever the order, in bounded memory.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use portcullis_agent::alerts::Names;
+use portcullis_agent::alerts::clock::Clock;
 use portcullis_agent::control::EventFormat;
 use portcullis_agent::kubearmor::Host;
 use portcullis_ebpf::{Event, abi};
@@ -34,6 +35,7 @@ fn of_ten_thousand_containers_each_alert_has_its_own_name_in_bounded_memory() {
     }
     let mut names = Names::new(StateDir::at(place.path()), Host::this(""));
     let before = resident_kib().unwrap();
+    let moment = Clock::now().moment(2_000, 3_000);
     let begun = Instant::now();
     for round in 0..2u64 {
         for number in 0..MANY {
@@ -42,7 +44,7 @@ fn of_ten_thousand_containers_each_alert_has_its_own_name_in_bounded_memory() {
             let header =
                 abi::Event { slot, epoch: 1, generation: 1, verdict: abi::BLOCK, op: abi::op::READ, ..abi::Event::default() };
             let event = Event { header, path: b"/etc/shadow".to_vec(), lost_before: 0 };
-            let alert = names.alert(event, SystemTime::UNIX_EPOCH, None).unwrap();
+            let alert = names.alert(event, moment, None).unwrap();
             let line: Value = serde_json::from_slice(&alert.written(EventFormat::Json)).unwrap();
             assert_eq!(line["container"]["name"], format!("web-{slot}"), "round {round}");
         }

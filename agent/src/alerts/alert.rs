@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use portcullis_ebpf::{Event, abi};
+use portcullis_policy::Backend;
 use portcullis_policy::meaning::{Action, Posture, Rule, RuleSet};
 use prost::Message;
 
+use super::clock::{EventId, Moment};
 use super::fanout::Item;
 use super::format::{FORMATS, Format, Renderings, json_bytes, json_bytes_of};
 use super::line::{self, Container, Line, operation, reason};
@@ -24,7 +25,9 @@ use crate::ocsf;
 #[derive(Debug)]
 pub struct Alert {
     event: Event,
-    time: SystemTime,
+    moment: Moment,
+    /// Who enforces.
+    backend: Backend,
     rule: Option<Arc<Rule>>,
     container: Option<Arc<Container>>,
     process: Option<ProcessFacts>,
@@ -39,7 +42,7 @@ impl Alert {
     /// The alert of an event, with the container and the rules that decided, as far as they are known.
     pub(crate) fn new(
         event: Event,
-        time: SystemTime,
+        (moment, backend): (Moment, Backend),
         named: Option<(Arc<Container>, &RuleSet)>,
         process: Option<ProcessFacts>,
         host: Arc<Host>,
@@ -48,19 +51,31 @@ impl Alert {
         let rule = rules.and_then(|rules| rules.rules.get(event.header.rule as usize)).map(Arc::clone);
         let spared = event.header.verdict == abi::AUDIT && would_deny(&event, rule.as_deref(), rules);
         let renderings = Renderings::default();
-        let mut alert = Alert { event, time, rule, container, process, spared, host, bytes: 0, renderings };
+        let mut alert = Alert { event, moment, backend, rule, container, process, spared, host, bytes: 0, renderings };
         alert.bytes = alert.own_bytes();
         alert
     }
 
     /// What it says.
     pub(crate) fn line(&self) -> Line<'_> {
-        Line::new(&self.event, self.time, self.rule.as_deref(), self.container.as_deref(), self.process.as_ref())
+        let header = &self.event.header;
+        let (raised_ns, cpu, sequence) = (self.moment.raised_ns, header.cpu, header.seq);
+        Line::new(
+            &self.event,
+            self.moment,
+            EventId { kind: 'a', boot: &self.host.boot, raised_ns, cpu, sequence },
+            self.backend,
+            (self.rule.as_deref(), self.container.as_deref(), self.process.as_ref()),
+        )
     }
 
     /// [`abi::Event::arg`]
     pub(crate) fn arg(&self) -> [u32; 3] {
         self.event.header.arg
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
     }
 
     pub(crate) fn is_denial(&self) -> bool {

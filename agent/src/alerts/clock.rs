@@ -1,4 +1,4 @@
-//! The wall clock at a moment of the boot clock, which the kernel's events carry.
+//! When an event was, by its moment of the boot clock, which the kernel's events carry.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,10 +21,64 @@ impl Clock {
         Clock { boot: SystemTime::now().checked_sub(since_boot).unwrap_or(SystemTime::UNIX_EPOCH) }
     }
 
-    /// The time of an event.
+    /// A time of the boot clock, in nanoseconds.
     #[must_use]
     pub fn at(self, boot_ns: u64) -> SystemTime {
         self.boot.checked_add(Duration::from_nanos(boot_ns)).unwrap_or(self.boot)
+    }
+
+    /// The moment of an event that was raised at one time of the boot clock and is told at another.
+    #[must_use]
+    pub fn moment(self, raised_ns: u64, told_ns: u64) -> Moment {
+        Moment { time: self.at(raised_ns), raised_ns, latency: Duration::from_nanos(told_ns.saturating_sub(raised_ns)) }
+    }
+}
+
+/// The boot clock as it is now, in nanoseconds.
+#[must_use]
+pub fn since_boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// When an event was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By the wall clock.
+    pub time: SystemTime,
+    /// By the boot clock, in nanoseconds.
+    pub raised_ns: u64,
+    /// From then until it was given to its readers.
+    pub latency: Duration,
+}
+
+/// As lines have it: what is beyond 584,000 years is that.
+pub(crate) fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What an event is called, once and for ever: its kind, when this host was booted, when the event was raised, on which CPU, and as the
+/// how-manieth of its kind there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventId<'a> {
+    pub(crate) kind: char,
+    /// See [`crate::kubearmor::Host::boot`].
+    pub(crate) boot: &'a str,
+    pub(crate) raised_ns: u64,
+    pub(crate) cpu: u32,
+    pub(crate) sequence: u64,
+}
+
+impl fmt::Display for EventId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EventId { kind, boot, raised_ns, cpu, sequence } = self;
+        write!(f, "{kind}-{boot}-{raised_ns:x}-{cpu:x}-{sequence:x}")
+    }
+}
+
+impl Serialize for EventId<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -2,22 +2,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use portcullis_ebpf::abi::op;
 use portcullis_ebpf::monitor::Classes;
 use portcullis_ebpf::{Event, abi};
 use portcullis_enforcer::ContainerRecord;
 use portcullis_enforcer::automaton::call_at;
-use portcullis_policy::ContainerFacts;
 use portcullis_policy::capability::Capability;
 use portcullis_policy::meaning::{Action, Rule};
 use portcullis_policy::select::Owner;
 use portcullis_policy::syscall::Syscall;
+use portcullis_policy::{Backend, ContainerFacts};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::clock::Timestamp;
+use super::clock::{EventId, Moment, Timestamp, microseconds};
 use super::format::json_bytes;
 use super::process::ProcessFacts;
 use super::text::Short;
@@ -49,6 +48,9 @@ pub fn meant<T>(mut all: Vec<T>, name: &str, called: impl Fn(&T) -> (&str, &str)
 pub struct Line<'a> {
     pub(crate) schema: &'static str,
     pub(crate) time: Timestamp,
+    pub(crate) id: EventId<'a>,
+    /// From when it was raised until it was given to readers, in microseconds.
+    pub(crate) latency_us: u64,
     pub(crate) cpu: u32,
     /// Counts the alerts of this CPU, delivered or not.
     pub(crate) sequence: u64,
@@ -56,6 +58,8 @@ pub struct Line<'a> {
     pub(crate) lost_before: u64,
     /// `block` or `audit`: what was done.
     verdict: &'static str,
+    /// `bpf` or `apparmor`: who enforces.
+    pub(crate) backend: &'static str,
     /// What was tried; of system calls, which.
     pub(crate) operation: &'static str,
     /// `file`, `process`, `network`, `capability`, `syscall`, `mount` or `self-protection`.
@@ -153,20 +157,23 @@ impl<'a> Line<'a> {
     /// The line of an event that was raised at a time, and what it was about.
     pub(crate) fn new(
         event: &'a Event,
-        time: SystemTime,
-        rule: Option<&'a Rule>,
-        container: Option<&'a Container>,
-        process: Option<&'a ProcessFacts>,
+        moment: Moment,
+        id: EventId<'a>,
+        backend: Backend,
+        (rule, container, process): (Option<&'a Rule>, Option<&'a Container>, Option<&'a ProcessFacts>),
     ) -> Line<'a> {
         let header = &event.header;
         let (operation, class) = operation(header.op, header.arg[0]);
         Line {
             schema: SCHEMA,
-            time: Timestamp(time),
+            time: Timestamp(moment.time),
+            id,
+            latency_us: microseconds(moment.latency),
             cpu: header.cpu,
             sequence: header.seq,
             lost_before: event.lost_before,
             verdict: if is_denial(event) { "block" } else { "audit" },
+            backend: backend.name(),
             operation,
             class,
             object: object(event, class),

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use portcullis_ebpf::Event;
 use portcullis_ebpf::monitor::Classes;
 use portcullis_enforcer::{ContainerRecord, Error, Monitor, StateDir, Tenants};
+use portcullis_policy::Backend;
 use portcullis_policy::meaning::RuleSet;
 
 use super::alert::Alert;
+use super::clock::Moment;
 use super::line::Container;
 use super::process::ProcessFacts;
 use super::residence::Residence;
@@ -21,6 +23,7 @@ pub struct Names {
     tenants: Tenants,
     residence: Residence,
     monitor: Arc<Monitor>,
+    backend: Backend,
     host: Arc<Host>,
     known: HashMap<Tenant, Arc<Named>>,
     unknown: HashMap<Tenant, Instant>,
@@ -59,6 +62,7 @@ impl Names {
             residence: Residence::new(state.clone()),
             tenants: Tenants::of(state),
             monitor: Arc::default(),
+            backend: Backend::Bpf,
             host: Arc::new(host),
             known: HashMap::new(),
             unknown: HashMap::new(),
@@ -72,6 +76,11 @@ impl Names {
         self.residence = self.residence.by(Arc::clone(&monitor));
         self.monitor = monitor;
         self
+    }
+
+    /// With alerts of this backend, which is BPF otherwise.
+    pub(crate) fn under(self, backend: Backend) -> Names {
+        Names { backend, ..self }
     }
 
     /// What events say of this node.
@@ -165,10 +174,10 @@ impl Names {
     ///
     /// # Errors
     /// If the records that name it cannot be read. An event that no record names is an alert all the same.
-    pub fn alert(&mut self, event: Event, time: SystemTime, process: Option<ProcessFacts>) -> Result<Alert, Error> {
+    pub fn alert(&mut self, event: Event, moment: Moment, process: Option<ProcessFacts>) -> Result<Alert, Error> {
         let header = &event.header;
         let known = self.of((header.slot, header.epoch, header.generation))?;
         let named = known.as_ref().map(|known| (Arc::clone(&known.container), &*known.rules));
-        Ok(Alert::new(event, time, named, process, Arc::clone(&self.host)))
+        Ok(Alert::new(event, (moment, self.backend), named, process, Arc::clone(&self.host)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use portcullis_policy::Backend;
 use portcullis_policy::capability::Capability;
 use portcullis_policy::network::{AF_INET, AF_INET6, SOCK_DCCP, SOCK_DGRAM, SOCK_RAW, SOCK_RDM, SOCK_SEQPACKET, SOCK_STREAM};
 use portcullis_policy::select::CONTAINER_NAMESPACE;
@@ -45,7 +46,10 @@ impl From<&alerts::Alert> for Alert {
             event_data: event_data(&line, &data, &resource),
             resource,
             data,
-            enforcer: "BPFLSM".to_owned(),
+            enforcer: match alert.backend() {
+                Backend::Bpf => "BPFLSM".to_owned(),
+                Backend::AppArmor => "AppArmor".to_owned(),
+            },
             action: action(alert).to_owned(),
             result: if alert.is_denial() { "Permission denied" } else { "Passed" }.to_owned(),
             cwd: process.named_cwd().map(directory).unwrap_or_default(),

@@ -9,8 +9,10 @@ use rustix::system::uname;
 
 /// Where the machine id may be, by machine-id(5) and by older dbus.
 const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
-/// A machine id has 32 characters.
-const MAX_MACHINE_ID_BYTES: u64 = 128;
+/// Another one at each boot (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// An id has 32 or 36 characters.
+const MAX_ID_BYTES: u64 = 128;
 /// Where users have names, by passwd(5). Those of a directory service nobody here knows: to ask it may take seconds.
 const PASSWD: &str = "/etc/passwd";
 /// What is read of it: some 10,000 users.
@@ -27,6 +29,8 @@ pub struct Host {
     pub name: String,
     /// Its machine id; its name where it has none.
     pub id: String,
+    /// What tells its time since it was booted from all others: the first eight digits of `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
     pub(crate) users: Arc<Users>,
 }
 
@@ -39,8 +43,9 @@ impl Host {
     #[must_use]
     pub fn this(cluster: &str) -> Host {
         let name = uname().nodename().to_string_lossy().into_owned();
-        let id = MACHINE_ID_FILES.iter().find_map(|path| machine_id(path)).unwrap_or_else(|| name.clone());
-        Host { cluster: cluster.to_owned(), name, id, users: Arc::default() }
+        let id = MACHINE_ID_FILES.iter().find_map(|path| short_text(path)).unwrap_or_else(|| name.clone());
+        let boot = short_text(BOOT_ID).map(|id| id.chars().take_while(char::is_ascii_hexdigit).collect()).unwrap_or_default();
+        Host { cluster: cluster.to_owned(), name, id, boot, users: Arc::default() }
     }
 
     /// The name of a user; empty where it has none.
@@ -70,9 +75,10 @@ fn named_users(path: &str) -> HashMap<u32, String> {
     names
 }
 
-fn machine_id(path: &str) -> Option<String> {
+/// The text of a file, if there is one.
+fn short_text(path: &str) -> Option<String> {
     let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(MAX_MACHINE_ID_BYTES).read_to_string(&mut text).ok()?;
+    std::fs::File::open(path).ok()?.take(MAX_ID_BYTES).read_to_string(&mut text).ok()?;
     Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portcullis_ebpf::abi::{self, op};
+use portcullis_policy::Backend;
 use portcullis_policy::meaning::{Action, Class, Object, Origin, Posture, Postures, Rule, RuleSet};
 use portcullis_policy::select::Owner;
 use prost::Message as _;
@@ -9,6 +10,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::*;
 use crate::alerts;
+use crate::alerts::clock::Moment;
 use crate::alerts::fanout::Item;
 use crate::alerts::line::Container;
 use crate::alerts::{Format, ParentFacts, ProcessFacts, Program};
@@ -114,7 +116,13 @@ fn empty_fields_are_left_out_but_for_two() {
 const DOCUMENTED: &str = r#"{"Timestamp":1765863439,"UpdatedTime":"2025-12-16T05:37:19.127331Z","ClusterName":"default","HostName":"aryan","NamespaceName":"multiubuntu","Owner":{"Ref":"Deployment","Name":"ubuntu-1-deployment","Namespace":"multiubuntu"},"PodName":"ubuntu-1-deployment-8dc5d8d48-5s8pf","Labels":"container=ubuntu-1,group=group-1","ContainerID":"4771ac3e9074","ContainerName":"ubuntu-1-container","ContainerImage":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","HostPPID":190507,"HostPID":191949,"PPID":190507,"PID":113,"UID":0,"ParentProcessName":"/bin/bash","ProcessName":"/usr/bin/python3.6","PolicyName":"ksp-ubuntu-1-allow-proc-args","Severity":"5","Tags":"MITRE,T1059","ATags":["MITRE","T1059"],"Message":"block all arguments except allowedArgs","Type":"MatchedPolicy","Source":"/bin/bash","Operation":"Process","Resource":"/usr/bin/python3.6","Data":"lsm=SECURITY_BPRM_CHECK","EventData":{"Lsm":"SECURITY_BPRM_CHECK"},"Enforcer":"BPFLSM","Action":"Block","Result":"Permission denied","Cwd":"/","TTY":"pts0","ExecEvent":{"ExecID":"824416229130095","ExecutableName":"bash"},"KubeArmorVersion":"portcullis-VERSION","NodeID":"d1e2"}"#;
 
 pub(crate) fn host() -> Arc<Host> {
-    Arc::new(Host { cluster: "default".to_owned(), name: "aryan".to_owned(), id: "d1e2".to_owned(), ..Host::default() })
+    Arc::new(Host {
+        cluster: "default".to_owned(),
+        name: "aryan".to_owned(),
+        id: "d1e2".to_owned(),
+        boot: "b007".to_owned(),
+        ..Host::default()
+    })
 }
 
 pub(crate) fn container() -> Arc<Container> {
@@ -188,7 +196,8 @@ pub(crate) fn alert(
     event.header.comm = *b"bash\0garbage\0\0\0\0";
     change(&mut event);
     let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_765_863_439_127_331);
-    alerts::Alert::new(event, time, Some((container(), rules)), process, host())
+    let moment = Moment { time, raised_ns: 0x1a2b, latency: Duration::from_micros(210) };
+    alerts::Alert::new(event, (moment, Backend::Bpf), Some((container(), rules)), process, host())
 }
 
 #[test]
@@ -203,7 +212,7 @@ fn an_alert_is_told_as_kubearmor_documents_it() {
 #[test]
 fn our_own_line_is_what_it_was_and_says_who_did_it() {
     let alert = alert(&rules("KubeArmorPolicy", Action::Block), Some(facts()), |_| {});
-    let expected = r#"{"schema":"portcullis.alert/1","time":"2025-12-16T05:37:19.127331Z","cpu":0,"sequence":7,"lostBefore":0,"verdict":"block","operation":"exec","class":"process","object":"/usr/bin/python3.6","objectCut":false,"reason":"rule","policy":"ksp-ubuntu-1-allow-proc-args","rule":{"kind":"KubeArmorPolicy","namespace":"multiubuntu","policy":"ksp-ubuntu-1-allow-proc-args","file":"/etc/portcullis/policies/a.yaml","line":12,"column":9,"field":"spec.process.matchPaths[0]","action":"block","severity":5,"tags":["MITRE","T1059"],"message":"block all arguments except allowedArgs"},"container":{"id":"4771ac3e9074","name":"ubuntu-1-container","image":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","namespace":"multiubuntu"},"generation":0,"process":{"pid":191949,"tid":0,"uid":0,"comm":"bash","nsPid":113,"exe":"/bin/bash","args":["bash","-c","python3 -m pydoc"],"cwd":"/","tty":"pts0","execId":"824416229130095","parent":{"pid":190507,"nsPid":190507,"exe":"/usr/bin/containerd-shim-runc-v2"}}}"#;
+    let expected = r#"{"schema":"portcullis.alert/1","time":"2025-12-16T05:37:19.127331Z","id":"a-b007-1a2b-0-7","latencyUs":210,"cpu":0,"sequence":7,"lostBefore":0,"verdict":"block","backend":"bpf","operation":"exec","class":"process","object":"/usr/bin/python3.6","objectCut":false,"reason":"rule","policy":"ksp-ubuntu-1-allow-proc-args","rule":{"kind":"KubeArmorPolicy","namespace":"multiubuntu","policy":"ksp-ubuntu-1-allow-proc-args","file":"/etc/portcullis/policies/a.yaml","line":12,"column":9,"field":"spec.process.matchPaths[0]","action":"block","severity":5,"tags":["MITRE","T1059"],"message":"block all arguments except allowedArgs"},"container":{"id":"4771ac3e9074","name":"ubuntu-1-container","image":"docker.io/kubearmor/ubuntu-w-utils:latest@sha256:8c94","namespace":"multiubuntu"},"generation":0,"process":{"pid":191949,"tid":0,"uid":0,"comm":"bash","nsPid":113,"exe":"/bin/bash","args":["bash","-c","python3 -m pydoc"],"cwd":"/","tty":"pts0","execId":"824416229130095","parent":{"pid":190507,"nsPid":190507,"exe":"/usr/bin/containerd-shim-runc-v2"}}}"#;
     assert_eq!(std::str::from_utf8(&alert.rendered(Format::Line)).unwrap(), expected);
     let unknown = self::alert(&rules("KubeArmorPolicy", Action::Block), None, |_| {});
     let (until, _) = expected.split_once(r#","nsPid""#).unwrap();
@@ -329,9 +338,12 @@ fn outside_kubernetes_a_container_is_a_pod() {
     let told = Alert::from(&fake::alert(1, b"/a", "c1"));
     assert_eq!((told.namespace_name.as_str(), told.pod_name.as_str()), ("container_namespace", "name-of-c1"));
     assert_eq!(told.owner, None);
-    let unknown = alerts::Alert::new(fake::event(1, b"/a"), SystemTime::UNIX_EPOCH, None, None, host());
+    let moment = Moment { time: SystemTime::UNIX_EPOCH, raised_ns: 0, latency: Duration::ZERO };
+    let unknown = alerts::Alert::new(fake::event(1, b"/a"), (moment, Backend::AppArmor), None, None, host());
     let told = Alert::from(&unknown);
     assert_eq!((told.container_id.as_str(), told.namespace_name.as_str(), told.uid), ("", "", 0));
+    assert_eq!(told.enforcer, "AppArmor");
+    assert!(unknown.rendered(Format::Line).windows(20).any(|part| part == br#""backend":"apparmor""#));
 }
 
 #[test]

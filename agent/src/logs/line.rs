@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::Named;
 use super::access::{AccessLine, Reference};
-use crate::alerts::clock::Timestamp;
+use crate::alerts::clock::{EventId, Timestamp, microseconds};
 use crate::alerts::line::{Container, ProcessLine, operation};
 use crate::json;
 
@@ -20,7 +20,10 @@ pub const ACCESS_SCHEMA: &str = "portcullis.access/1";
 pub struct Line<'a> {
     pub(crate) schema: &'static str,
     pub(crate) time: Timestamp,
-    /// Absent, with the sequence, where the line tells of no event of its own but of repeats.
+    /// Absent, like the next three, where the line tells of no event of its own but of repeats.
+    pub(crate) id: Option<EventId<'a>>,
+    /// From when it was raised until it was given to readers, in microseconds.
+    pub(crate) latency_us: Option<u64>,
     pub(crate) cpu: Option<u32>,
     /// Counts the events of this schema of this CPU, delivered or not.
     pub(crate) sequence: Option<u64>,
@@ -43,6 +46,8 @@ impl Serialize for Line<'_> {
         let mut line = serializer.serialize_struct("Line", 8)?;
         line.serialize_field("schema", self.schema)?;
         line.serialize_field("time", &self.time)?;
+        json::known(&mut line, "id", &self.id)?;
+        json::known(&mut line, "latencyUs", &self.latency_us)?;
         json::known(&mut line, "cpu", &self.cpu)?;
         json::known(&mut line, "sequence", &self.sequence)?;
         line.serialize_field("lostBefore", &self.lost_before)?;
@@ -62,7 +67,9 @@ impl<'a> Line<'a> {
     pub(super) fn executed(header: &abi::Process, lost_before: u64, named: &'a Named) -> Line<'a> {
         Line {
             schema: PROCESS_SCHEMA,
-            time: Timestamp(named.time),
+            time: Timestamp(named.moment.time),
+            id: Some(named.event_id('p', header.cpu, header.seq)),
+            latency_us: Some(microseconds(named.moment.latency)),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
             lost_before,
@@ -80,7 +87,9 @@ impl<'a> Line<'a> {
         let (operation, class) = operation(header.op, header.arg[0]);
         Line {
             schema: ACCESS_SCHEMA,
-            time: Timestamp(named.time),
+            time: Timestamp(named.moment.time),
+            id: Some(named.event_id('x', header.cpu, header.seq)),
+            latency_us: Some(microseconds(named.moment.latency)),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
             lost_before: event.lost_before,
@@ -95,6 +104,7 @@ impl<'a> Line<'a> {
 
     /// That an access was repeated, in place of the access.
     pub(super) fn only_repeats(mut self) -> Line<'a> {
+        (self.id, self.latency_us) = (None, None);
         let reference = self.cpu.take().zip(self.sequence.take()).map(|(cpu, sequence)| Reference { cpu, sequence });
         if let Some(access) = &mut self.access {
             access.repeats_of = reference;

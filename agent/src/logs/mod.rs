@@ -9,7 +9,6 @@ mod words;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use portcullis_ebpf::FIRST_PID_NS;
@@ -21,6 +20,7 @@ pub(crate) use self::words::strerror;
 
 use self::line::Line;
 use crate::alerts::ProcessFacts;
+use crate::alerts::clock::{EventId, Moment};
 use crate::alerts::fanout::Item;
 use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes_of};
 use crate::alerts::line::{Container, operation};
@@ -57,13 +57,17 @@ enum What {
 /// Whose an event is, and when it was, as far as anybody knows.
 #[derive(Debug)]
 pub(crate) struct Named {
-    pub(crate) time: SystemTime,
+    pub(crate) moment: Moment,
     pub(crate) container: Option<Arc<Container>>,
     pub(crate) process: Option<ProcessFacts>,
     pub(crate) host: Arc<Host>,
 }
 
 impl Named {
+    fn event_id(&self, kind: char, cpu: u32, sequence: u64) -> EventId<'_> {
+        EventId { kind, boot: &self.host.boot, raised_ns: self.moment.raised_ns, cpu, sequence }
+    }
+
     /// What its container asks for itself.
     pub(crate) fn own_visibility(&self) -> Option<Classes> {
         self.container.as_ref()?.visibility

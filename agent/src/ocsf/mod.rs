@@ -25,7 +25,7 @@ pub(crate) use self::schema::Event;
 use self::activity::{Activity, activity};
 use self::outcome::Outcome;
 use self::schema::{Device, Metadata, Os, Product};
-use crate::alerts::clock::Timestamp;
+use crate::alerts::clock::{EventId, Timestamp};
 use crate::alerts::line::{Container, ProcessLine, RuleLine};
 use crate::alerts::{Alert, ProcessFacts, Program, line as alerts};
 use crate::kubearmor::Host;
@@ -40,6 +40,7 @@ pub(crate) const OCSF_SCHEMA: &str = "ocsf/1.7.0";
 struct Told<'a> {
     schema: &'a str,
     time: Timestamp,
+    id: Option<EventId<'a>>,
     cpu: Option<u32>,
     /// Not of what tells of no event of its own.
     sequence: Option<u64>,
@@ -64,7 +65,12 @@ impl<'a> Event<'a> {
     /// The event of an alert, which says this.
     pub(crate) fn of_alert(alert: &'a Alert, line: &'a alerts::Line<'a>) -> Event<'a> {
         let rule = line.rule;
-        let mut unmapped = BTreeMap::from([("object", json!(line.object)), ("reason", json!(line.reason))]);
+        let mut unmapped = BTreeMap::from([
+            ("object", json!(line.object)),
+            ("reason", json!(line.reason)),
+            ("backend", json!(line.backend)),
+            ("latencyUs", json!(line.latency_us)),
+        ]);
         if line.object_cut {
             unmapped.insert("objectCut", json!(true));
         }
@@ -78,6 +84,7 @@ impl<'a> Event<'a> {
         let told = Told {
             schema: line.schema,
             time: line.time,
+            id: Some(line.id),
             cpu: Some(line.cpu),
             sequence: Some(line.sequence),
             lost_before: line.lost_before,
@@ -104,6 +111,9 @@ impl<'a> Event<'a> {
     /// The event of what is no alert, which says this.
     pub(crate) fn of_log(log: &'a Log, line: &'a logs::Line<'a>) -> Event<'a> {
         let mut unmapped = BTreeMap::from([("cgroup", json!(line.cgroup))]);
+        if let Some(latency) = line.latency_us {
+            unmapped.insert("latencyUs", json!(latency));
+        }
         let access = line.access.as_ref();
         if let Some(access) = access {
             // By our names: more of it than OCSF has places for, and repeats.
@@ -112,6 +122,7 @@ impl<'a> Event<'a> {
         let told = Told {
             schema: line.schema,
             time: line.time,
+            id: line.id,
             cpu: line.cpu,
             sequence: line.sequence,
             lost_before: line.lost_before,
@@ -163,6 +174,7 @@ impl<'a> Told<'a> {
                 profiles: self.outcome.profiles(),
                 log_name: self.schema,
                 original_time: self.time,
+                uid: self.id,
                 sequence: self.sequence,
             },
             actor,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::alerts::clock::Timestamp;
+use crate::alerts::clock::{EventId, Timestamp};
 
 /// An event.
 #[derive(Debug, Serialize)]
@@ -45,6 +45,9 @@ pub(super) struct Metadata<'a> {
     /// The schema of our own line.
     pub(super) log_name: &'a str,
     pub(super) original_time: Timestamp,
+    /// The event's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uid: Option<EventId<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sequence: Option<u64>,
 }

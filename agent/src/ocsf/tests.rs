@@ -139,6 +139,7 @@ const DENIED: &str = r#"{
     "profiles": ["container", "host", "security_control"],
     "log_name": "portcullis.alert/1",
     "original_time": "2025-12-16T05:37:19.127331Z",
+    "uid": "a-b007-1a2b-0-7",
     "sequence": 7
   },
   "actor": {
@@ -200,6 +201,8 @@ const DENIED: &str = r#"{
       "tags": ["MITRE", "T1059"],
       "message": "block all arguments except allowedArgs"
     },
+    "backend": "bpf",
+    "latencyUs": 210,
     "tty": "pts0"
   }
 }"#;

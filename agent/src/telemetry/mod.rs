@@ -96,7 +96,7 @@ impl Telemetry {
             }
             false => None,
         };
-        let names = Names::new(state.clone(), host).by(Arc::clone(watched.config()));
+        let names = Names::new(state.clone(), host).by(Arc::clone(watched.config())).under(backend);
         let teller = Teller::new(names, &telemetry, Arc::new(move || watched.take_repeats()));
         match backend {
             Backend::Bpf => {

@@ -126,6 +126,7 @@ where
         let accesses = self.accesses.iter_mut().flat_map(|source| std::iter::from_fn(|| source.take()));
         self.taken.extend(accesses.take(MAX_ACCESSES));
         let is_behind = self.read_processes();
+        self.teller.look_at_clock();
         let alerts = (0..MAX_ALERTS).map_while(|_| self.waiting.pop());
         let told = alerts.map(|alert| self.teller.alert(alert)).count();
         let is_told = !self.taken.is_empty();
@@ -143,6 +144,7 @@ where
         for number in 0..MAX_PER_ALERT {
             if number % MAX_ACCESSES == 0 {
                 self.teller.wake_readers();
+                self.teller.look_at_clock();
                 now = Instant::now();
             }
             match source.take() {

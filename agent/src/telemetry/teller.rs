@@ -13,7 +13,7 @@ use super::Telemetry;
 use super::repeats::{Repeats, Take};
 use super::tally::Tally;
 use super::watched::Watched;
-use crate::alerts::clock::Clock;
+use crate::alerts::clock::{Clock, since_boot_ns};
 use crate::alerts::fanout::Fanout;
 use crate::alerts::line::operation;
 use crate::alerts::{Alert, Names};
@@ -37,6 +37,8 @@ pub(super) struct Teller {
     tally: Tally,
     repeats: Repeats,
     clock: Clock,
+    /// The boot clock as it was when it was last looked at.
+    now_ns: u64,
     looked: Option<Instant>,
     asked: Instant,
 }
@@ -46,7 +48,8 @@ impl Teller {
     pub(super) fn new(names: Names, telemetry: &Telemetry, take: Take) -> Teller {
         let Telemetry { alerts, logs, accesses, tally, watched, .. } = telemetry.clone();
         let (repeats, clock) = (Repeats::new(take), Clock::now());
-        Teller { names, watched, alerts, logs, accesses, tally, repeats, clock, looked: None, asked: Instant::now() }
+        let (now_ns, asked) = (since_boot_ns(), Instant::now());
+        Teller { names, watched, alerts, logs, accesses, tally, repeats, clock, now_ns, looked: None, asked }
     }
 
     /// Wakes the readers of what was passed on. They take it together, and so they write it.
@@ -56,6 +59,11 @@ impl Teller {
         self.accesses.wake();
     }
 
+    /// Looks at the clock: what is told next is told now.
+    pub(super) fn look_at_clock(&mut self) {
+        self.now_ns = since_boot_ns();
+    }
+
     pub(super) fn compare_clocks(&mut self) {
         self.clock = Clock::now();
     }
@@ -63,8 +71,8 @@ impl Teller {
     /// Passes an alert on, with what is known of its process.
     pub(super) fn alert(&mut self, event: Event) {
         let process = self.watched.table().facts_of(&event);
-        let time = self.clock.at(event.header.time_ns);
-        match self.names.alert(event, time, process) {
+        let moment = self.clock.moment(event.header.time_ns, self.now_ns);
+        match self.names.alert(event, moment, process) {
             Ok(alert) => self.alerts.queue(alert),
             Err(error) => warn!("an alert cannot be named: {error}"),
         }
@@ -198,7 +206,7 @@ impl Teller {
             let table = self.watched.table();
             table.by_key(key, time_ns).map(|view| table.facts(view, time_ns))
         };
-        Named { time: self.clock.at(time_ns), container, process, host: self.names.host() }
+        Named { moment: self.clock.moment(time_ns, self.now_ns), container, process, host: self.names.host() }
     }
 
     /// Looks who is there, and waits for that, but not for long.

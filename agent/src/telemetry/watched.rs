@@ -12,11 +12,11 @@ use portcullis_ebpf::{Error, monitor};
 use portcullis_enforcer::{Known, MonitorEnabled};
 use portcullis_policy::ContainerFacts;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 use tracing::{error, info, warn};
 
 use super::own::Own;
 use super::ring::{Awaited, Reading};
+use crate::alerts::clock::since_boot_ns;
 use crate::control::{AccessesStatus, MonitorStatus, VisibilityStatus};
 use crate::processes::{Processes, seed};
 
@@ -251,8 +251,7 @@ impl Watched {
         if let Some(untold) = self.untold() {
             self.0.untold.store(untold, Ordering::Relaxed);
         }
-        let now = clock_gettime(ClockId::Boottime);
-        let now_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        let now_ns = since_boot_ns();
         let found = seed::read(Path::new("/proc"));
         if found.is_empty() {
             warn!("alerts lack who ran here before: /proc cannot be read");

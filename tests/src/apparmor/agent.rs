@@ -83,9 +83,10 @@ fn alerts(guest: &Guest, root: &Path, runtime: Runtime) -> Result<Checked> {
     container.stop();
     let of = |class: &str, object: &str, field: &str| {
         let found = alerts.iter().find(|alert| alert.class == class && alert.object == object && alert.container == id);
+        let says = |line: &str| [field, r#""verdict":"block","backend":"apparmor""#].iter().all(|part| line.contains(part));
         match found {
-            Some(alert) if alert.policy == "agent" && alert.line.contains(field) && alert.line.contains("\"block\"") => Ok(()),
-            Some(alert) => Err(format!("the alert does not say {field}: {}", alert.line)),
+            Some(alert) if alert.policy == "agent" && says(&alert.line) => Ok(()),
+            Some(alert) => Err(format!("the alert does not say {field}, or who denied it: {}", alert.line)),
             None => Err(format!("no alert of {object} among {alerts:?}")),
         }
     };

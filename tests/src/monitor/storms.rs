@@ -1,6 +1,7 @@
 //! Storms: eight containers do the same at once, one of them as fast as it can. Whatever becomes of the flood, each decision and each event
 //! is told, counted as a repeat or counted as lost, to the unit, and what the quiet ones do is told and is not late.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -280,6 +281,7 @@ impl Storm {
         let done = flood.all == many && quiet.iter().all(|done| done.all == FEW);
         println!("# {}: {:.0} a second; {counted:?}; {passed:?}", self.name, many as f64 / flood.took.as_secs_f64());
         let mut wrong = sums(&expected, &counted, &passed, &lines);
+        wrong.extend(misnamed(&lines));
         wrong.extend(delays(guest, self.name, &lines, arena));
         if !done {
             wrong.push(format!("not all was done: {flood:?}, {quiet:?}"));
@@ -297,6 +299,14 @@ impl Storm {
         let is_told = told.iter().all(|&told| told == wanted || self.quiet.0 == "call" && told >= wanted);
         (!is_told).then(|| format!("of each quiet container {wanted} alerts were to be read, and were: {told:?}"))
     }
+}
+
+/// Each event has an id of its own.
+fn misnamed(lines: &[Read]) -> Option<String> {
+    let events = lines.iter().filter(|read| read.is_alert() || read.is_execution() || read.is_access());
+    let ids: Vec<Option<&str>> = events.map(|read| read.line["id"].as_str()).collect();
+    let different: HashSet<&str> = ids.iter().copied().flatten().collect();
+    (different.len() != ids.len()).then(|| format!("{} events have {} ids", ids.len(), different.len()))
 }
 
 /// How long alerts took from when they were raised until they were read; what is wrong with that.

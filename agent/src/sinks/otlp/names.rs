@@ -6,7 +6,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use serde_json::Value;
 
 /// Our field and the attribute of the semantic conventions (version 1.37) that says the same.
-pub(super) const NAMES: [(&str, &str); 13] = [
+pub(super) const NAMES: [(&str, &str); 14] = [
+    ("id", "log.record.uid"),
     ("container.id", "container.id"),
     ("container.name", "container.name"),
     ("container.image", "container.image.name"),

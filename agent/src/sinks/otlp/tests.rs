@@ -60,7 +60,7 @@ fn place(address: SocketAddr) -> Place {
     let (telemetry, mut tasks) = (Telemetry::default(), JoinSet::new());
     let (stop, stopped) = watch::channel(false);
     let otlp = OtlpSink { endpoint: format!("http://{address}"), ca: None, what: SinkEvents::All };
-    let host = Host { cluster: "c1".to_owned(), name: "node".to_owned(), id: "d1e2".to_owned() };
+    let host = Host { cluster: "c1".to_owned(), name: "node".to_owned(), id: "d1e2".to_owned(), ..Host::default() };
     let config = Sinks { otlp: Some(otlp), ..Sinks::default() };
     let accounts = sinks::start(&config, &host, &telemetry, &stopped, &mut tasks).unwrap();
     Place { telemetry, account: accounts[0].clone(), stop, tasks }
