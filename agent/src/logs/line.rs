@@ -68,7 +68,7 @@ impl<'a> Line<'a> {
         Line {
             schema: PROCESS_SCHEMA,
             time: Timestamp(named.moment.time),
-            id: Some(named.event_id('p', header.cpu, header.seq)),
+            id: Some(named.event_id(b'p', header.cpu, header.seq)),
             latency_us: Some(microseconds(named.moment.latency)),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
@@ -88,7 +88,7 @@ impl<'a> Line<'a> {
         Line {
             schema: ACCESS_SCHEMA,
             time: Timestamp(named.moment.time),
-            id: Some(named.event_id('x', header.cpu, header.seq)),
+            id: Some(named.event_id(b'x', header.cpu, header.seq)),
             latency_us: Some(microseconds(named.moment.latency)),
             cpu: Some(header.cpu),
             sequence: Some(header.seq),
