@@ -13,8 +13,9 @@ use portcullis_policy::ContainerFacts;
 use portcullis_policy::meaning::RuleSet;
 
 use crate::apparmor::{CompiledProfiles, Label, ProfileName, Profiles, Variant, generate};
+use crate::arming::{keep_rule_sets, record};
 use crate::automaton::content_hash;
-use crate::enforcer::{keep_rule_sets, record, seconds_since_1970};
+use crate::clock::seconds_since_1970;
 use crate::live::Refreshed;
 use crate::place::Host;
 use crate::plan::{Confining, Enforce, Plan, Target};
@@ -23,6 +24,7 @@ use crate::record::{Confinement, ContainerRecord};
 use crate::refusals::Refusal;
 use crate::slots::Tenancy;
 use crate::state::{StateDir, hex};
+use crate::visibility::Asks;
 use crate::{ArmedContainer, Enforcer, Error, Status};
 
 /// The set of a container that has none among the kernel's.
@@ -189,6 +191,8 @@ pub(crate) fn bring(profiles: &Profiles, state: &StateDir, plan: &Plan, target: 
     record.policies.clone_from(policies);
     record.unenforced = unenforced;
     record.audited = audited;
+    // A record that an older version wrote does not say it.
+    record.asks = Some(Asks::of(target.facts));
     if !same {
         state.write_rule_set(hash, set)?;
         // Where it was planned for AppArmor it is in the cache.

@@ -8,8 +8,10 @@
 //! what it armed.
 
 pub mod apparmor;
+mod arming;
 pub mod automaton;
 mod backend;
+mod clock;
 mod config;
 mod confine;
 mod enforcer;
@@ -54,4 +56,4 @@ pub use root::ContainerRoot;
 pub use state::{StateDir, hex};
 pub use tenants::Tenants;
 pub use unknown::Missing;
-pub use visibility::{MAX_VISIBILITY_BYTES, VISIBILITY_ANNOTATION, Visible, VisibleBy, words_of};
+pub use visibility::{Asks, MAX_VISIBILITY_BYTES, VISIBILITY_ANNOTATION, Visible, VisibleBy, words_of};

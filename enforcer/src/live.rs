@@ -10,13 +10,15 @@ use portcullis_ebpf::abi;
 use portcullis_policy::meaning::RuleSet;
 use portcullis_policy::{Backend, ContainerFacts, Mode, select};
 
+use crate::arming::{arm_in, set_of};
 use crate::automaton::content_hash;
-use crate::enforcer::{arm_in, boottime_seconds, set_of};
+use crate::clock::boottime_seconds;
 use crate::known::{Door, Known};
 use crate::place::{Cgroup, Host, Place, PlaceError, ProcessError};
 use crate::plan::{Container, Enforce, Form, Plan, Target};
 use crate::state::{StateDir, hex};
 use crate::tables::Tables;
+use crate::visibility::Asks;
 use crate::{Enforcer, Error, confine, sets, slots, unknown};
 
 /// How often all tasks are visited until none without a label is met. Two passes are enough for all but a fork bomb.
@@ -273,6 +275,7 @@ fn switch_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, target: &T
     record.pod.clone_from(&target.facts.pod);
     record.labels.clone_from(&target.facts.labels);
     record.owner.clone_from(&target.facts.owner);
+    record.asks = Some(Asks::of(target.facts));
     if same {
         record.generation = slot.generation;
         record.hash = hex(plan.hash);

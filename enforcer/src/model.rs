@@ -11,8 +11,8 @@ use portcullis_policy::decide::{Operation, Verdict};
 use portcullis_policy::meaning::{Action, Class, Object, Origin, Postures, Rule, RuleSet};
 use portcullis_policy::{ContainerFacts, Options, parse};
 
+use crate::arming::{Armed, arm_in, disarm_in};
 use crate::automaton::{View, content_hash};
-use crate::enforcer::{Armed, arm_in, disarm_in};
 use crate::place::Place;
 use crate::plan::Form;
 use crate::plan::{Container, Enforce, Plan, Target, plan, tables};

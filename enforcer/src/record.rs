@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apparmor::ProfileName;
 use crate::slots::FIRST_GENERATION;
+use crate::visibility::Asks;
 
 /// What was armed for a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,9 @@ pub struct ContainerRecord {
     /// What it had before, the newest first: events of those generations may be read later.
     #[serde(default)]
     pub earlier: Vec<Earlier>,
+    /// What it asks to be told of it. Nothing in the record of an older version, until it is brought to the policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Asks>,
     /// How AppArmor confines it; nothing where the kernel programs do. Then slot and epoch are [`ProfileName::tenancy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,
@@ -153,6 +157,8 @@ pub struct Unprotected {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_policy::ContainerFacts;
+
     use super::*;
 
     #[test]
@@ -171,11 +177,12 @@ mod tests {
     fn a_record_of_an_older_version_is_read() {
         let old = r#"{"id":"c1","name":"web","image":"i","namespace":"shop","pid":1,"cgroupId":2,"cgroupPath":"/c","slot":3,"epoch":4,"set":5,"hash":"h","audited":false,"policies":[],"unenforced":0,"armedAt":6}"#;
         let record: ContainerRecord = serde_json::from_str(old).unwrap();
-        assert_eq!((record.pod.as_str(), record.labels.len(), record.owner.as_ref()), ("", 0, None));
+        assert_eq!((record.pod.as_str(), record.labels.len(), record.owner.as_ref(), record.asks.as_ref()), ("", 0, None, None));
         let pod = ContainerRecord {
             pod: "web-7d4b9".to_owned(),
             labels: [("app".to_owned(), "web".to_owned())].into(),
             owner: Some(Owner { kind: "Deployment".to_owned(), name: "web".to_owned() }),
+            asks: Some(Asks::of(&ContainerFacts::default())),
             ..record
         };
         assert_eq!(serde_json::from_slice::<ContainerRecord>(&serde_json::to_vec(&pod).unwrap()).unwrap(), pod);

@@ -1,5 +1,6 @@
 //! What is told of a container: what its pod or it says itself, or what the configuration says.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use portcullis_ebpf::monitor::{self, Classes};
@@ -58,6 +59,41 @@ impl fmt::Display for VisibleBy {
     }
 }
 
+/// What decides which classes are a container's own, but for the configuration, of which only that of whoever names its events counts:
+/// it may have changed since this was written. So these are the words themselves, and not what they came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asks {
+    /// The annotation of its pod, or its own; not one that is too long to be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    annotation: Option<String>,
+    /// The annotation of its namespace, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace_annotation: Option<String>,
+    /// Its namespace's name in `monitor.namespaces`.
+    namespace: String,
+}
+
+impl Asks {
+    /// What a container asks for.
+    #[must_use]
+    pub fn of(facts: &ContainerFacts) -> Asks {
+        let readable = |annotations: &BTreeMap<String, String>| {
+            annotations.get(VISIBILITY_ANNOTATION).filter(|text| text.len() <= MAX_VISIBILITY_BYTES).cloned()
+        };
+        Asks {
+            annotation: readable(&facts.annotations),
+            namespace_annotation: readable(&facts.namespace_annotations),
+            namespace: namespace(facts).to_owned(),
+        }
+    }
+}
+
+/// The name by which the configuration has a container's namespace.
+fn namespace(facts: &ContainerFacts) -> &str {
+    if facts.orchestrated { &facts.namespace } else { CONTAINER_NAMESPACE }
+}
+
 /// The class of a word.
 pub(crate) fn class(word: &str) -> Option<Classes> {
     CLASSES.into_iter().find(|(name, _)| *name == word).map(|(_, class)| class)
@@ -74,21 +110,30 @@ pub fn words_of(classes: Classes) -> Vec<&'static str> {
     CLASSES.into_iter().filter(|(_, class)| classes.contain(*class)).map(|(name, _)| name).collect()
 }
 
+impl Visible {
+    fn own(&self) -> Option<Classes> {
+        (self.by != VisibleBy::Default).then_some(self.classes)
+    }
+}
+
 impl Monitor {
     /// What is told of a container. What an annotation says and nobody can tell takes nothing from the rest of it.
     #[must_use]
     pub fn of(&self, facts: &ContainerFacts) -> Visible {
+        let [own, of_namespace] =
+            [&facts.annotations, &facts.namespace_annotations].map(|texts| texts.get(VISIBILITY_ANNOTATION));
+        self.decide(own.map(String::as_str), of_namespace.map(String::as_str), namespace(facts))
+    }
+
+    fn decide(&self, annotation: Option<&str>, namespace_annotation: Option<&str>, namespace: &str) -> Visible {
         let mut untold = None;
-        for (annotations, by) in
-            [(&facts.annotations, VisibleBy::Annotation), (&facts.namespace_annotations, VisibleBy::Namespace)]
-        {
-            match annotations.get(VISIBILITY_ANNOTATION).map(|text| annotated(text)) {
+        for (text, by) in [(annotation, VisibleBy::Annotation), (namespace_annotation, VisibleBy::Namespace)] {
+            match text.map(annotated) {
                 Some(Ok((classes, unknown))) => return Visible { classes, by, untold: untold.or(unknown) },
                 Some(Err(why)) => untold = untold.or(Some(why)),
                 None => {}
             }
         }
-        let namespace = if facts.orchestrated { facts.namespace.as_str() } else { CONTAINER_NAMESPACE };
         match self.namespaces.get(namespace) {
             Some(classes) => Visible { classes: *classes, by: VisibleBy::Namespace, untold },
             None => Visible { classes: self.visibility.containers, by: VisibleBy::Default, untold },
@@ -98,8 +143,13 @@ impl Monitor {
     /// The same of a container that says so itself, or whose namespace does.
     #[must_use]
     pub fn own(&self, facts: &ContainerFacts) -> Option<Classes> {
-        let visible = self.of(facts);
-        (visible.by != VisibleBy::Default).then_some(visible.classes)
+        self.of(facts).own()
+    }
+
+    /// The same by what is on record of one that is armed.
+    #[must_use]
+    pub fn own_by(&self, asks: &Asks) -> Option<Classes> {
+        self.decide(asks.annotation.as_deref(), asks.namespace_annotation.as_deref(), &asks.namespace).own()
     }
 }
 
@@ -158,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    fn annotations(text: &str) -> std::collections::BTreeMap<String, String> {
+    fn annotations(text: &str) -> BTreeMap<String, String> {
         [(VISIBILITY_ANNOTATION.to_owned(), text.to_owned())].into()
     }
 
@@ -198,6 +248,11 @@ mod tests {
         let visible = by(&format!("{most},"));
         assert_eq!((visible.classes, visible.by), (Classes::PROCESS, VisibleBy::Default));
         assert_eq!(visible.untold.unwrap(), "kubearmor-visibility has 257 bytes and is not read; it may have 256");
+        let long = annotations(&format!("{most},"));
+        let facts = ContainerFacts { annotations: long.clone(), namespace_annotations: long, ..ContainerFacts::default() };
+        let nothing = Asks::of(&ContainerFacts::default());
+        assert_eq!(Asks::of(&facts), nothing, "nor is it put on record");
+        assert_eq!(Monitor::default().own_by(&nothing), None);
     }
 
     #[test]
@@ -210,6 +265,8 @@ mod tests {
             |namespace: &str| ContainerFacts { namespace: namespace.to_owned(), orchestrated: true, ..ContainerFacts::default() };
         let of = |facts: &ContainerFacts| {
             let visible = monitor.of(facts);
+            let asks = serde_json::from_str(&serde_json::to_string(&Asks::of(facts)).unwrap()).unwrap();
+            assert_eq!(monitor.own_by(&asks), monitor.own(facts), "on record it asks for the same: {asks:?}");
             (visible.classes, visible.by)
         };
         assert_eq!(of(&pod("bank")), (Classes::NETWORK, VisibleBy::Default));

@@ -104,9 +104,18 @@ impl Names {
         Ok(found)
     }
 
-    /// What an armed container asks for itself. Its annotations are in the other record of it; one that is gone asks for nothing,
-    /// nor does one whose record is damaged, of which `status` tells: its events must not lack a name for that.
+    /// What an armed container asks for itself.
     fn visibility(&self, record: &ContainerRecord) -> Option<Classes> {
+        match &record.asks {
+            Some(asks) => self.monitor.own_by(asks),
+            None => self.visibility_as_known(record),
+        }
+    }
+
+    /// The same by what doors know of it: an older version armed it, and this one has not brought it to the policies yet, or can't
+    /// while they are unreadable. Whom nobody knows any more asks for nothing, nor does one whose record is damaged, of which
+    /// `status` tells: its events must not lack a name for that.
+    fn visibility_as_known(&self, record: &ContainerRecord) -> Option<Classes> {
         let known = self.tenants.state().known(&record.id).ok()??;
         let is_it = known.place.is_some_and(|place| place.cgroup_id == record.cgroup_id);
         if is_it { self.monitor.own(&known.facts) } else { None }
@@ -179,5 +188,97 @@ impl Names {
         let known = self.of((header.slot, header.epoch, header.generation))?;
         let named = known.as_ref().map(|known| (Arc::clone(&known.container), &*known.rules));
         Ok(Alert::new(event, (moment, self.backend), named, process, Arc::clone(&self.host)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use portcullis_enforcer::{Asks, Door, VISIBILITY_ANNOTATION};
+    use portcullis_policy::ContainerFacts;
+
+    use super::*;
+    use crate::fake;
+
+    /// Slot and epoch of the container.
+    const LABEL: (u32, u32) = (3, 4);
+    /// Its cgroup: that of [`fake::known`].
+    const CGROUP: u64 = 1;
+
+    /// A container that asks for files, in a namespace of which nothing is told.
+    fn facts() -> ContainerFacts {
+        let mut facts = fake::known("a", Door::Hook, Some(40)).facts;
+        facts.annotations.insert(VISIBILITY_ANNOTATION.to_owned(), "file".to_owned());
+        ContainerFacts { namespace: "shop".to_owned(), orchestrated: true, ..facts }
+    }
+
+    fn monitor() -> Arc<Monitor> {
+        Arc::new(Monitor { namespaces: [("shop".to_owned(), Classes::NONE)].into(), ..Monitor::default() })
+    }
+
+    fn write(place: &Path, kind: &str, record: &impl serde::Serialize) {
+        std::fs::create_dir_all(place.join(kind)).unwrap();
+        std::fs::write(place.join(kind).join("a.json"), serde_json::to_vec(record).unwrap()).unwrap();
+    }
+
+    /// As an older version wrote it.
+    fn armed() -> ContainerRecord {
+        let (slot, epoch) = LABEL;
+        let text = format!(
+            r#"{{"id":"a","name":"web","image":"i","namespace":"shop","pid":40,"cgroupId":{CGROUP},"cgroupPath":"/c","slot":{slot},
+            "epoch":{epoch},"set":5,"hash":"h","audited":false,"policies":[],"unenforced":0,"armedAt":6}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What the container is named with by somebody who has not seen it before.
+    fn visibility(place: &Path, monitor: Arc<Monitor>) -> Option<Classes> {
+        let mut names = Names::new(StateDir::at(place), Host::default()).by(monitor);
+        let named = names.container(LABEL.0, LABEL.1).unwrap().unwrap();
+        assert_eq!(named.name, "web");
+        named.visibility
+    }
+
+    #[test]
+    fn an_armed_container_has_its_own_visibility_when_nobody_knows_it_any_more() {
+        let place = tempfile::tempdir().unwrap();
+        let by_namespace = ContainerFacts { annotations: BTreeMap::new(), ..facts() };
+        let bare = ContainerFacts { orchestrated: false, ..by_namespace.clone() };
+        for (facts, asked) in [(facts(), Some(Classes::FILE)), (by_namespace, Some(Classes::NONE)), (bare, None)] {
+            write(place.path(), "containers", &ContainerRecord { asks: Some(Asks::of(&facts)), ..armed() });
+            assert_eq!(visibility(place.path(), monitor()), asked);
+        }
+        // Its namespace has a visibility since, or has none any more.
+        write(place.path(), "containers", &ContainerRecord { asks: Some(Asks::of(&facts())), ..armed() });
+        assert_eq!(visibility(place.path(), Arc::default()), Some(Classes::FILE));
+        let of_namespace = ContainerFacts { annotations: BTreeMap::new(), ..facts() };
+        write(place.path(), "containers", &ContainerRecord { asks: Some(Asks::of(&of_namespace)), ..armed() });
+        assert_eq!(visibility(place.path(), Arc::default()), None);
+        // It has left, and its last events are read.
+        let departed = ContainerRecord { asks: Some(Asks::of(&facts())), ..armed() };
+        std::fs::remove_file(place.path().join("containers/a.json")).unwrap();
+        write(place.path(), "departed", &departed);
+        let (slot, epoch) = LABEL;
+        std::fs::rename(place.path().join("departed/a.json"), place.path().join(format!("departed/6-{slot}-{epoch}.json")))
+            .unwrap();
+        assert_eq!(visibility(place.path(), monitor()), Some(Classes::FILE));
+    }
+
+    #[test]
+    fn one_that_an_older_version_armed_has_the_visibility_that_doors_know() {
+        let place = tempfile::tempdir().unwrap();
+        write(place.path(), "containers", &armed());
+        assert_eq!(visibility(place.path(), monitor()), None, "nobody knows it any more");
+        let mut known = fake::known("a", Door::Hook, Some(40));
+        known.facts = facts();
+        write(place.path(), "known", &known);
+        assert_eq!(visibility(place.path(), monitor()), Some(Classes::FILE));
+        known.place.as_mut().unwrap().cgroup_id = CGROUP + 1;
+        write(place.path(), "known", &known);
+        assert_eq!(visibility(place.path(), monitor()), None, "another container by the same id");
+        std::fs::write(place.path().join("known/a.json"), "{").unwrap();
+        assert_eq!(visibility(place.path(), monitor()), None, "its name does not depend on it");
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::Refreshed;
 use crate::live::{bring_in, withdraw_in};
+use crate::{Asks, ContainerRecord, VISIBILITY_ANNOTATION};
 
 impl Site {
     fn bring(&self, id: &str, cgroup_id: u64, plan: &Enforce) -> Result<Refreshed, Error> {
@@ -133,4 +134,23 @@ fn a_restarted_container_is_armed_anew() {
     let record = site.state.container("a").unwrap().unwrap();
     assert_ne!((record.slot, record.epoch), (before.slot, 1));
     assert!(site.model.blocks(2, "/a") && !site.model.blocks(1, "/a"));
+}
+
+#[test]
+fn what_a_container_asks_for_is_on_record_also_of_one_that_an_older_version_armed_and_stays_when_it_is_gone() {
+    let site = site();
+    let plan = site.enforce(one("/a"));
+    let mut facts = Site::facts("a");
+    facts.annotations.insert(VISIBILITY_ANNOTATION.to_owned(), "file".to_owned());
+    let place = at(1);
+    let target = Target { facts: &facts, place: &place, running: true, starting: None };
+    arm_in(&site.model, &site.state, &plan, &target).unwrap();
+    let armed = site.state.container("a").unwrap().unwrap();
+    assert_eq!(armed.asks, Some(Asks::of(&facts)));
+    assert_ne!(armed.asks, Some(Asks::of(&Site::facts("a"))));
+    site.state.write_container(&ContainerRecord { asks: None, ..armed.clone() }).unwrap();
+    assert_eq!(bring_in(&site.model, &site.state, &plan, &target).unwrap(), Refreshed::Unchanged);
+    assert_eq!(site.state.container("a").unwrap().unwrap().asks, armed.asks);
+    site.disarm("a").unwrap();
+    assert_eq!(site.state.departed(armed.slot, armed.epoch).unwrap().unwrap().asks, armed.asks);
 }

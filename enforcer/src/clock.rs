@@ -1,0 +1,18 @@
+//! The clocks that records and the kernel's tables are stamped with.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+pub(crate) fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+pub(crate) fn boottime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+pub(crate) fn boottime_seconds() -> u32 {
+    (boottime_ns() / 1_000_000_000).min(u64::from(u32::MAX)) as u32
+}
