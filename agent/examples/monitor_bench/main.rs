@@ -1,7 +1,8 @@
 //! What an event costs the agent, from the kernel's ring to a line of JSON in a file.
 //!
 //! `cargo run --release -p portcullis-agent --example monitor_bench processes|files|replay [SECONDS]`, as root, on a machine where the
-//! monitor is not loaded. Files are told only where the kernel takes BPF as a security module; `replay` is for where it does not.
+//! monitor is not loaded. Files are told only where the kernel takes BPF as a security module; `replay` is for where it does not. `json`
+//! is for what it costs to write a line, and no more.
 //!
 //! The agent is a process of its own, with the real monitor, told to tell everything that the host executes, or opens. It is held
 //! while a storm fills the ring, and let go: so its time is measured and not that of the storm. Round by round for so many seconds.
@@ -10,6 +11,7 @@
 //! hundred each. That thread's time does not count.
 
 mod agent;
+mod json;
 mod lines;
 mod replay;
 
@@ -87,9 +89,10 @@ fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["agent", storm, directory] => be_agent(Storm::named(storm)?, Path::new(directory)),
+        ["json"] => json::compare(),
         [storm] => measure(storm, DEFAULT_SECONDS),
         [storm, seconds] => measure(storm, seconds.parse()?),
-        _ => Err("usage: monitor_bench processes|files|replay [SECONDS]".into()),
+        _ => Err("usage: monitor_bench processes|files|replay [SECONDS], or monitor_bench json".into()),
     }
 }
 

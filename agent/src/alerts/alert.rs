@@ -57,7 +57,8 @@ impl Alert {
     }
 
     /// What it says.
-    pub(crate) fn line(&self) -> Line<'_> {
+    #[must_use]
+    pub fn line(&self) -> Line<'_> {
         let header = &self.event.header;
         let (raised_ns, cpu, sequence) = (self.moment.raised_ns, header.cpu, header.seq);
         Line::new(
