@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::log::Log;
 use super::until;
 use crate::guest::Guest;
 use crate::process::{self, Dialogue};
@@ -26,6 +27,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Agent {
     process: Option<Dialogue>,
+    log: Log,
     /// The configuration that it was started with.
     configuration: String,
 }
@@ -42,7 +44,7 @@ pub(super) fn settings(guest: &Guest, state: &str, nri: &Path) -> String {
 impl Agent {
     /// Starts it, and waits until the runtime has it.
     pub(super) fn start(guest: &Guest) -> Result<Self> {
-        let mut agent = Self { process: None, configuration: String::new() };
+        let mut agent = Self { process: None, log: Log::default(), configuration: String::new() };
         agent.launch(guest)?;
         Ok(agent)
     }
@@ -79,21 +81,30 @@ impl Agent {
         self.process.as_ref().map(Dialogue::pid)
     }
 
-    /// What it wrote to standard error.
-    pub(super) fn errors(&self) -> String {
-        self.process.as_ref().map(Dialogue::errors).unwrap_or_default()
+    /// A test begins.
+    pub(super) fn begin_log(&mut self) {
+        self.log.begin(self.process.as_ref());
+    }
+
+    /// What it wrote last, since a test began.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.log.last(self.process.as_ref())
     }
 
     /// SIGKILL.
     pub(super) fn kill(&mut self) {
-        self.process = None;
+        if let Some(process) = self.process.take() {
+            self.log.keep(&process);
+        }
     }
 
     /// SIGTERM, and waits; whether it ended by itself with 0.
     pub(super) fn stop(&mut self) -> bool {
         self.process.take().is_some_and(|mut process| {
             process.signal(Signal::TERM);
-            process.close(STOP_LIMIT) == Some(0)
+            let code = process.close(STOP_LIMIT);
+            self.log.keep(&process);
+            code == Some(0)
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::client::Client;
+use super::log::Log;
 use super::{archive, until};
 use crate::guest::{self, COMMAND_LIMIT, Guest, installed};
 use crate::process::{self, Dialogue};
@@ -31,6 +32,7 @@ const FIRST_WITH_NRI: (u32, u32) = (1, 7);
 #[derive(Debug)]
 pub(super) struct Engine {
     daemon: Option<Dialogue>,
+    log: Log,
     client: Client,
     /// As it says itself.
     pub version: String,
@@ -59,6 +61,7 @@ impl Engine {
         let run = Path::new(RUN);
         let mut engine = Self {
             daemon: None,
+            log: Log::default(),
             client: Client::new(run.join("containerd.sock")),
             version,
             config: place.join("config.toml"),
@@ -96,16 +99,16 @@ impl Engine {
 
     /// Starts the process, and waits until it answers.
     pub(super) fn start(&mut self) -> Result<()> {
-        let mut daemon = Dialogue::start(Command::new("containerd").arg("--config").arg(&self.config))?;
+        // It is ours before it answers: if it never does, its log says why.
+        let daemon = self.daemon.insert(Dialogue::start(Command::new("containerd").arg("--config").arg(&self.config))?);
         until("an answer of containerd", READY_LIMIT, || {
             if !daemon.running() {
                 let text = daemon.errors();
                 return Err(Failure::Answer { what: "containerd".to_owned(), text });
             }
             Ok(self.client.version().ok())
-        })?;
-        self.daemon = Some(daemon);
-        Ok(())
+        })
+        .map(drop)
     }
 
     /// Ends the process; its containers go on.
@@ -113,12 +116,18 @@ impl Engine {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.signal(Signal::TERM);
             daemon.close(STOP_LIMIT);
+            self.log.keep(&daemon);
         }
     }
 
-    /// What it wrote to standard error.
-    pub(super) fn errors(&self) -> String {
-        self.daemon.as_ref().map(Dialogue::errors).unwrap_or_default()
+    /// A test begins.
+    pub(super) fn begin_log(&mut self) {
+        self.log.begin(self.daemon.as_ref());
+    }
+
+    /// What it wrote last, since a test began.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.log.last(self.daemon.as_ref())
     }
 
     /// The specification that gated handlers begin with: the runtime's usual one with our hook, as an administrator makes it.

@@ -11,6 +11,7 @@ mod engine;
 mod faults;
 mod grpc;
 mod live;
+mod log;
 mod numbers;
 mod observer;
 mod pods;
@@ -29,8 +30,6 @@ use engine::Engine;
 
 /// What everything of ours reads that is told no other.
 const CONFIG: &str = "/etc/portcullis/config.yaml";
-/// Lines of a log that are shown after a failure.
-const LAST_WORDS: usize = 8;
 /// The agent's state directory: its own, on a tmpfs as an installation has it.
 const STATE: &str = "/run/portcullis-cri/agent";
 /// Between two looks at a condition that is waited for. A look may be a question to the runtime, which on an emulated processor
@@ -51,18 +50,10 @@ fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option
     }
 }
 
-/// The end of what the agent and the runtime complained of, for whoever has to find out why a test failed.
+/// The end of what the runtime and the agent wrote since a test began, for whoever has to find out why it failed.
 fn last_words(engine: &Engine, agent: &Agent) -> String {
-    let mut words = String::new();
-    let runtime = engine.errors();
-    let complaints = runtime.lines().filter(|line| line.contains("level=error") || line.contains("level=warning"));
-    let agent = agent.errors();
-    for (who, lines) in [("containerd", complaints.collect::<Vec<_>>()), ("agent", agent.lines().collect())] {
-        for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
-            words.push_str(&format!("# {who}: {line}\n"));
-        }
-    }
-    words
+    let of = |who: &'static str, lines: Vec<String>| lines.into_iter().map(move |line| format!("# {who}: {line}\n"));
+    of("containerd", engine.last_lines()).chain(of("agent", agent.last_lines())).collect()
 }
 
 /// Runs the suite.

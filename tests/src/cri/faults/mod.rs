@@ -74,6 +74,8 @@ pub(super) fn run(guest: &Guest, engine: &mut Engine, agent: &mut Agent, report:
         for (test, run) in wanted {
             let name = name(test);
             world.out = empty_out(guest)?;
+            world.engine.begin_log();
+            world.agent.begin_log();
             let result = world.policies().and_then(|()| run(&mut world));
             // Whatever came of it, the next test has an agent.
             let repaired = world.repair();
