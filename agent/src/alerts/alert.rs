@@ -10,7 +10,7 @@ use portcullis_policy::meaning::{Action, Posture, Rule, RuleSet};
 use prost::Message;
 
 use super::clock::{EventId, Moment};
-use super::fanout::Item;
+use super::fanout::{Item, PLACE_BYTES};
 use super::format::{FORMATS, Format, Renderings, json_bytes, json_bytes_of};
 use super::line::{self, Container, Line, operation, reason};
 use super::process::ProcessFacts;
@@ -128,7 +128,8 @@ impl Alert {
     /// What it takes while nothing is kept of what is written of it. What alerts share is counted with each, so that a queue is bounded
     /// even if no two of its alerts share anything.
     fn own_bytes(&self) -> usize {
-        size_of::<Alert>()
+        PLACE_BYTES
+            + size_of::<Alert>()
             + self.event.path.capacity()
             + self.container().map_or(0, Container::bytes)
             + self.process.as_ref().map_or(0, ProcessFacts::bytes)

@@ -30,6 +30,8 @@ pub(crate) trait Item: Send + Sync + 'static {
     }
 }
 
+/// What an item takes besides itself: its place in a queue, counters of who has it, and what the allocator puts before each of its parts.
+pub(crate) const PLACE_BYTES: usize = 96;
 /// How much a reader takes at once at most, so that it and who publishes do not meet for each item.
 const TAKEN: usize = 64;
 /// The same in bytes; one more item may go beyond it.
@@ -371,6 +373,38 @@ mod tests {
         assert_eq!(reader.try_next(), Some(Next::Lost(2)));
         assert!(matches!(reader.try_next(), Some(Next::Item(alert)) if alert.0.ends_with('2')), "one always fits");
         assert_eq!(reader.try_next(), None);
+    }
+
+    #[test]
+    fn only_what_several_get_is_shared_and_takes_as_much() {
+        #[derive(Debug, PartialEq, Eq)]
+        struct Event(usize);
+
+        impl Item for Event {
+            const MAX_QUEUED_BYTES: usize = MAX_QUEUED_BYTES;
+
+            fn bytes(&self) -> usize {
+                self.0
+            }
+
+            fn share(&mut self) {
+                self.0 *= 10;
+            }
+        }
+
+        let fanout = Fanout::default();
+        fanout.publish(Event(1000));
+        let first = fanout.subscribe();
+        fanout.publish(Event(1001));
+        let second = fanout.subscribe();
+        (0..12).for_each(|number| fanout.publish(Event(1000 + number)));
+        let taken: Vec<_> = std::iter::from_fn(|| first.try_next()).collect();
+        assert_eq!(taken[0], Next::Lost(5), "the first two, and three of those that are ten times as large");
+        assert_eq!((taken.len(), &taken[1]), (10, &Next::Item(Arc::new(Event(10_030)))));
+        drop(first);
+        while second.try_next().is_some() {}
+        fanout.publish(Event(7));
+        assert_eq!(second.try_next(), Some(Next::Item(Arc::new(Event(7)))), "it is alone again");
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ pub(crate) use self::words::strerror;
 use self::line::Line;
 use crate::alerts::ProcessFacts;
 use crate::alerts::clock::{EventId, Moment};
-use crate::alerts::fanout::Item;
+use crate::alerts::fanout::{Item, PLACE_BYTES};
 use crate::alerts::format::{FORMATS, Format, Renderings, json_bytes_of};
 use crate::alerts::line::{Container, operation};
 use crate::alerts::turns::Owner;
@@ -169,7 +169,8 @@ impl Log {
         let event = self.access().map_or(size_of::<abi::Process>(), |event| {
             size_of::<AccessEvent>() + event.path.capacity() + event.second.capacity() + event.address.capacity()
         });
-        size_of::<Log>()
+        PLACE_BYTES
+            + size_of::<Log>()
             + event
             + self.named.process.as_ref().map_or(0, ProcessFacts::bytes)
             + self.named.container.as_deref().map_or(0, Container::bytes)
