@@ -1,6 +1,8 @@
 //! The agent with a full node's work: the kernel programs and the monitor, 200 policies, a thousand containers that are armed, and
-//! a Synchronize of all of them. The kernel and the processes are real, only the runtime is not: a thousand containers of a real one
-//! would need a machine of their own, and the agent sees nothing else of it than these messages.
+//! a Synchronize of all of them. With `--ci` 40 are armed, and the others have ended when the runtime tells of them: its account is
+//! as long, and what stays of it is measured against what was there before. The kernel and the processes are real, only the runtime
+//! is not: a thousand containers of a real one would need a machine of their own, and the agent sees nothing else of it than these
+//! messages.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,6 +25,13 @@ const POLICIES: usize = 200;
 const RULES: usize = 20;
 /// Two policies are for each of these, and none for a container in six.
 const APPS: usize = 100;
+/// Containers that the runtime tells of. Those for which there is no process have ended.
+const TOLD: usize = 1000;
+/// How often it does. What stays depends on where each thing came to lie: after one account it may be little, though much could.
+const ACCOUNTS: u32 = 5;
+/// What may stay of its accounts, each of tens of megabytes for a moment. With 40 armed 0.3 MiB were measured at most; where nothing is
+/// given back 15, and 2.7 to 18 with huge pages and a heap for each thread.
+const KEPT_KIB: u64 = 2 << 10;
 /// The runtime waits so long for an answer; the emulated processor is twenty times slower than a real one.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// More than the two seconds after which the agent gives memory back.
@@ -57,7 +66,7 @@ fn measure(guest: &Guest, agent: &mut Agent, socket: &Path, count: usize) -> Res
         (plugin, launched.join())
     });
     launched.map_err(|_| Failure::Answer { what: "the start of the agent".to_owned(), text: "panicked".to_owned() })??;
-    let plugin = plugin.map_err(fake)?;
+    let mut plugin = plugin.map_err(fake)?;
     let Some(pid) = agent.pid() else { return Ok(Err("there is no agent".to_owned())) };
     let status = ask(&json!({ "method": "status" }))?;
     if status["monitor"]["loaded"] != true {
@@ -68,20 +77,28 @@ fn measure(guest: &Guest, agent: &mut Agent, socket: &Path, count: usize) -> Res
     let begin = Instant::now();
     tokio.block_on(live(&plugin, &crowd.pids)).map_err(fake)?;
     let each = begin.elapsed().as_millis() / count as u128;
+    // The policies are read once more, as they are after the accounts: what that leaves is in both.
+    agent.settle(guest)?;
     let armed = kib_when_settled(pid)?;
     let percent = idle_percent(pid, Duration::from_secs(if guest.ci { 5 } else { 60 }))?;
 
-    drop(plugin);
-    let begin = Instant::now();
-    let plugin = tokio.block_on(synchronized(&runtime, &crowd.pids)).map_err(fake)?;
-    let synchronize = begin.elapsed();
-    // Answered when every container has been looked at.
+    let mut synchronize = Duration::ZERO;
+    for _ in 0..ACCOUNTS {
+        drop(plugin);
+        let begin = Instant::now();
+        plugin = tokio.block_on(synchronized(&runtime, &crowd.pids)).map_err(fake)?;
+        synchronize = synchronize.max(begin.elapsed());
+    }
+    // The first may be answered before those of the last account are looked at, with which it was taken up; the second is after that.
+    agent.settle(guest)?;
     agent.settle(guest)?;
     let adopted = kib_when_settled(pid)?;
     let holding = holding(guest)?;
     println!(
         "# agent with the programs, the monitor and {POLICIES} policies: {empty} KiB resident; {count} containers armed, {each} ms each: \
-         {armed} KiB, {percent:.2} % of a processor while nothing happens; after a Synchronize of {} ms: {adopted} KiB",
+         {armed} KiB, {percent:.2} % of a processor while nothing happens; after {ACCOUNTS} times a Synchronize of {}, \
+         in {} ms at most: {adopted} KiB",
+        TOLD.max(count),
         synchronize.as_millis()
     );
     drop(plugin);
@@ -90,6 +107,7 @@ fn measure(guest: &Guest, agent: &mut Agent, socket: &Path, count: usize) -> Res
     Ok(match () {
         () if holding != expected => Err(format!("{holding} containers are armed, not {expected}")),
         () if armed.max(adopted) > RESIDENT_KIB => Err(format!("{} KiB resident, not {RESIDENT_KIB}", armed.max(adopted))),
+        () if adopted > armed + KEPT_KIB => Err(format!("{} KiB stay of a runtime's accounts, not {KEPT_KIB}", adopted - armed)),
         () if percent > IDLE_PERCENT => Err(format!("{percent:.2} % of a processor while nothing happens")),
         () => left,
     })
@@ -106,16 +124,24 @@ async fn live(plugin: &FakePlugin, pids: &[u32]) -> std::result::Result<(), Fake
     Ok(())
 }
 
-/// The runtime was started again, and tells what runs.
+/// The runtime was started again, and tells what runs and what has ended, in an order of its own.
 async fn synchronized(runtime: &FakeRuntime, pids: &[u32]) -> std::result::Result<FakePlugin, FakeError> {
     let plugin = runtime.accept().await?;
-    let pods: Vec<PodSandbox> = (0..pids.len()).map(pod).collect();
-    let running = |(number, pid): (usize, &u32)| {
-        let mut running = Container { pid: *pid, ..sample_container(number) };
-        running.set_state(ContainerState::Running);
-        running
+    let told = TOLD.max(pids.len());
+    let pods: Vec<PodSandbox> = (0..told).map(pod).collect();
+    let mut numbers: Vec<usize> = (0..told).collect();
+    // Those that run are spread among the others.
+    numbers.sort_by_key(|number| number.reverse_bits());
+    let container = |number: usize| {
+        let (pid, state) = match pids.get(number) {
+            Some(pid) => (*pid, ContainerState::Running),
+            None => (0, ContainerState::Stopped),
+        };
+        let mut container = Container { pid, ..sample_container(number) };
+        container.set_state(state);
+        container
     };
-    let containers: Vec<Container> = pids.iter().enumerate().map(running).collect();
+    let containers: Vec<Container> = numbers.into_iter().map(container).collect();
     // As containerd splits what is longer than a message.
     plugin.synchronize_in_parts(&pods, &containers, 500).await?;
     Ok(plugin)
