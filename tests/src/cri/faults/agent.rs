@@ -86,6 +86,10 @@ pub(super) fn frozen(world: &mut World<'_>) -> Result<Verdict> {
     if let Err(why) = world.held(&ended?)? {
         return Ok(Err(why));
     }
+    // It takes a moment until it sees that the runtime has given it up, and until then says that it is connected.
+    until("the loss of the connection", EFFECT_LIMIT, || {
+        Ok(world.agent.last_lines().iter().any(|line| line.contains("the runtime closed the connection")).then_some(()))
+    })?;
     world.agent.ready(world.guest)?;
     world.recovered()
 }
