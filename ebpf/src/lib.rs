@@ -14,6 +14,7 @@ pub mod abi;
 pub mod bench;
 mod btf;
 mod calls;
+mod clock;
 mod elf;
 mod error;
 mod events;
@@ -36,6 +37,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use clock::boottime_ns;
 pub use error::Error;
 pub use events::{Event, Events};
 pub use inventory::ProgramInfo;

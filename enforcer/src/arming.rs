@@ -6,7 +6,7 @@ use portcullis_ebpf::abi;
 use portcullis_policy::ContainerFacts;
 
 use crate::Error;
-use crate::clock::{boottime_ns, boottime_seconds, seconds_since_1970};
+use crate::clock::{boottime_seconds, seconds_since_1970};
 use crate::place::{PlaceError, ProcessError};
 use crate::plan::{self, Enforce, Form, Target};
 use crate::record::ContainerRecord;
@@ -37,7 +37,7 @@ pub(crate) fn arm_in<T: Tables>(tables: &T, state: &StateDir, plan: &Enforce, ta
         audited: plan.audited,
         runtime_mntns: target.place.runtime_mntns,
         cgroup: target.place.cgroup_id,
-        now_ns: boottime_ns(),
+        now_ns: portcullis_ebpf::boottime_ns(),
     };
     let tenancy = slots::take(tables, &tenant)?;
     let record = record(plan, target, set, tenancy);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis_agent::alerts::clock::{Clock, since_boot_ns};
+use portcullis_agent::alerts::clock::Clock;
 use portcullis_agent::alerts::{Alert, Names, ProcessFacts, Program};
 use portcullis_agent::control::EventFormat;
 use portcullis_agent::kubearmor::Host;
@@ -64,7 +64,7 @@ fn alert() -> Result<Alert, Failed> {
     };
     let nowhere = tempfile::tempdir()?;
     let mut names = Names::new(StateDir::at(nowhere.path()), Host::this("default"));
-    let now_ns = since_boot_ns();
+    let now_ns = portcullis_ebpf::boottime_ns();
     let event = Event { header, path: b"/srv/data/secret/4711".to_vec(), lost_before: 0 };
     Ok(names.alert(event, Clock::now().moment(now_ns, now_ns), Some(facts))?)
 }

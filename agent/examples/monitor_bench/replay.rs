@@ -1,10 +1,9 @@
 //! Accesses that no kernel has seen.
 
-use portcullis_ebpf::FIRST_PID_NS;
 use portcullis_ebpf::abi::op;
 use portcullis_ebpf::monitor::replay::Replay;
 use portcullis_ebpf::monitor::{AccessEvent, AccessEvents, ProcessEvent, ProcessEvents, abi};
-use rustix::time::{ClockId, clock_gettime};
+use portcullis_ebpf::{FIRST_PID_NS, boottime_ns};
 
 use crate::{Failed, Storm};
 
@@ -38,8 +37,7 @@ impl Rings {
 
     /// Those who live end; others are born, execute a program each, and open files in turn.
     pub(crate) fn rage(&mut self, mark: &str) -> Result<(), Failed> {
-        let now = clock_gettime(ClockId::Boottime);
-        let now_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        let now_ns = boottime_ns();
         for who in std::mem::take(&mut self.living) {
             self.process(abi::EXIT, who, now_ns, mark)?;
         }

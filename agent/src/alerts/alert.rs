@@ -64,7 +64,7 @@ impl Alert {
         Line::new(
             &self.event,
             self.moment,
-            EventId { kind: b'a', boot: &self.host.boot, raised_ns, cpu, sequence },
+            EventId { kind: b'a', boot: self.host.boot, raised_ns, cpu, sequence },
             self.backend,
             (self.rule.as_deref(), self.container.as_deref(), self.process.as_ref()),
         )

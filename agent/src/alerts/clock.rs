@@ -3,13 +3,11 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
+use portcullis_ebpf::boottime_ns;
 use serde::{Serialize, Serializer};
 
-/// What tells this boot from others in an id, as far as it goes into it.
-const BOOT_BYTES: usize = 8;
 /// The longest id.
-const ID_BYTES: usize = 2 + BOOT_BYTES + 1 + 16 + 1 + 8 + 1 + 16;
+const ID_BYTES: usize = "k-bbbbbbbb-nnnnnnnnnnnnnnnn-cccccccc-ssssssssssssssss".len();
 
 /// When this host was booted, by the wall clock as it is now.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +19,7 @@ impl Clock {
     /// Compares the clocks.
     #[must_use]
     pub fn now() -> Clock {
-        let since_boot = clock_gettime(ClockId::Boottime);
-        let since_boot = Duration::new(since_boot.tv_sec.unsigned_abs(), u32::try_from(since_boot.tv_nsec).unwrap_or(0));
+        let since_boot = Duration::from_nanos(boottime_ns());
         Clock { boot: SystemTime::now().checked_sub(since_boot).unwrap_or(SystemTime::UNIX_EPOCH) }
     }
 
@@ -37,13 +34,6 @@ impl Clock {
     pub fn moment(self, raised_ns: u64, told_ns: u64) -> Moment {
         Moment { time: self.at(raised_ns), raised_ns, latency: Duration::from_nanos(told_ns.saturating_sub(raised_ns)) }
     }
-}
-
-/// The boot clock as it is now, in nanoseconds.
-#[must_use]
-pub fn since_boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// When an event was.
@@ -65,16 +55,16 @@ pub(crate) fn microseconds(time: Duration) -> u64 {
 /// What an event is called, once and for ever: its kind, when this host was booted, when the event was raised, on which CPU, and as the
 /// how-manieth of its kind there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct EventId<'a> {
+pub(crate) struct EventId {
     pub(crate) kind: u8,
     /// See [`crate::kubearmor::Host::boot`].
-    pub(crate) boot: &'a str,
+    pub(crate) boot: u32,
     pub(crate) raised_ns: u64,
     pub(crate) cpu: u32,
     pub(crate) sequence: u64,
 }
 
-impl EventId<'_> {
+impl EventId {
     /// `KIND-BOOT-NS-CPU-SEQUENCE`, the numbers in hexadecimal digits, and its length. Each event has one: written by `format!`, it would
     /// be a tenth of what an event costs.
     fn text(&self) -> ([u8; ID_BYTES], usize) {
@@ -83,9 +73,8 @@ impl EventId<'_> {
             text[length..length + part.len()].copy_from_slice(part);
             length += part.len();
         };
-        put(&[self.kind, b'-']);
-        put(&self.boot.as_bytes()[..self.boot.len().min(BOOT_BYTES)]);
-        for number in [self.raised_ns, self.cpu.into(), self.sequence] {
+        put(&[self.kind]);
+        for number in [self.boot.into(), self.raised_ns, self.cpu.into(), self.sequence] {
             let digits = number.checked_ilog2().map_or(1, |bits| bits / 4 + 1);
             put(b"-");
             for place in (0..digits).rev() {
@@ -96,9 +85,10 @@ impl EventId<'_> {
     }
 }
 
-impl Serialize for EventId<'_> {
+impl Serialize for EventId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (text, length) = self.text();
+        // All of it is ASCII.
         serializer.serialize_str(std::str::from_utf8(&text[..length]).unwrap_or_default())
     }
 }
@@ -133,7 +123,7 @@ mod tests {
     #[test]
     fn an_id_has_its_parts_in_hexadecimal_digits() {
         let id = |raised_ns, cpu, sequence| {
-            serde_json::to_string(&EventId { kind: b'x', boot: "b007b007f", raised_ns, cpu, sequence })
+            serde_json::to_string(&EventId { kind: b'x', boot: 0xb007_b007, raised_ns, cpu, sequence })
         };
         assert_eq!(id(0, 0, 0).unwrap(), r#""x-b007b007-0-0-0""#);
         assert_eq!(id(0x10, 0xff, 0x1_0000).unwrap(), r#""x-b007b007-10-ff-10000""#);

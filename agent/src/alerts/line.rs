@@ -48,7 +48,7 @@ pub fn meant<T>(mut all: Vec<T>, name: &str, called: impl Fn(&T) -> (&str, &str)
 pub struct Line<'a> {
     pub(crate) schema: &'static str,
     pub(crate) time: Timestamp,
-    pub(crate) id: EventId<'a>,
+    pub(crate) id: EventId,
     /// From when it was raised until it was given to readers, in microseconds.
     pub(crate) latency_us: u64,
     pub(crate) cpu: u32,
@@ -158,7 +158,7 @@ impl<'a> Line<'a> {
     pub(crate) fn new(
         event: &'a Event,
         moment: Moment,
-        id: EventId<'a>,
+        id: EventId,
         backend: Backend,
         (rule, container, process): (Option<&'a Rule>, Option<&'a Container>, Option<&'a ProcessFacts>),
     ) -> Line<'a> {

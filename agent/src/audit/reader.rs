@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use portcullis_ebpf::{Event, abi};
+use portcullis_ebpf::{Event, abi, boottime_ns};
 use portcullis_enforcer::apparmor::{self, ProfileName};
 use portcullis_enforcer::{ContainerRecord, Refusals, StateDir, Tenants};
 use portcullis_policy::capability::Capability;
@@ -14,7 +14,6 @@ use portcullis_policy::meaning::RuleSet;
 use portcullis_policy::network::Socket;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
 use super::record::{Record, parse};
@@ -260,8 +259,7 @@ fn padded(comm: &[u8]) -> [u8; 16] {
 
 /// A time of the wall clock by the boot clock, which events have.
 fn since_boot(time: Duration) -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+    let now = Duration::from_nanos(boottime_ns());
     let ago = SystemTime::now().duration_since(UNIX_EPOCH + time).unwrap_or_default();
     u64::try_from(now.saturating_sub(ago).as_nanos()).unwrap_or(u64::MAX)
 }

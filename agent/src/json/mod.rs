@@ -1,6 +1,5 @@
 //! Lines of JSON.
 
-mod key;
 #[cfg(test)]
 mod tests;
 mod writer;

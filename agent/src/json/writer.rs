@@ -10,18 +10,7 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-use super::key::Key;
-
-/// Why a value has no JSON: it has a map whose keys are no texts, or its own [`Serialize`] says so.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Error(pub(super) String);
-
-impl serde::ser::Error for Error {
-    fn custom<T: Display>(message: T) -> Error {
-        Error(message.to_string())
-    }
-}
+use serde_json::Error;
 
 /// Writes values after what is there.
 pub(crate) struct Writer<'a>(pub(super) &'a mut Vec<u8>);
@@ -37,7 +26,7 @@ pub(crate) struct Members<'w, 'a> {
 struct Escaped<'w>(&'w mut Vec<u8>);
 
 impl<'a> Writer<'a> {
-    pub(super) fn text(&mut self, text: &str) {
+    fn text(&mut self, text: &str) {
         self.0.reserve(text.len() + 2);
         self.0.push(b'"');
         escape(self.0, text.as_bytes());
@@ -170,11 +159,11 @@ impl<'w, 'a> Serializer for &'w mut Writer<'a> {
     }
 
     fn serialize_f32(self, number: f32) -> Result<(), Error> {
-        serde_json::to_writer(&mut *self.0, &number).map_err(Error::custom)
+        serde_json::to_writer(&mut *self.0, &number)
     }
 
     fn serialize_f64(self, number: f64) -> Result<(), Error> {
-        serde_json::to_writer(&mut *self.0, &number).map_err(Error::custom)
+        serde_json::to_writer(&mut *self.0, &number)
     }
 
     fn serialize_char(self, letter: char) -> Result<(), Error> {
@@ -325,7 +314,9 @@ impl SerializeMap for Members<'_, '_> {
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
         self.separate();
-        key.serialize(Key(self.writer))
+        let at = self.writer.0.len();
+        key.serialize(&mut *self.writer)?;
+        if self.writer.0.get(at) == Some(&b'"') { Ok(()) } else { Err(Error::custom("the key of a map is no text")) }
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {

@@ -29,8 +29,8 @@ pub struct Host {
     pub name: String,
     /// Its machine id; its name where it has none.
     pub id: String,
-    /// What tells its time since it was booted from all others: the first eight digits of `/proc/sys/kernel/random/boot_id`.
-    pub boot: String,
+    /// What tells its time since it was booted from all others: the first 32 bits of `/proc/sys/kernel/random/boot_id`.
+    pub boot: u32,
     pub(crate) users: Arc<Users>,
 }
 
@@ -44,7 +44,7 @@ impl Host {
     pub fn this(cluster: &str) -> Host {
         let name = uname().nodename().to_string_lossy().into_owned();
         let id = MACHINE_ID_FILES.iter().find_map(|path| short_text(path)).unwrap_or_else(|| name.clone());
-        let boot = short_text(BOOT_ID).map(|id| id.chars().take_while(char::is_ascii_hexdigit).collect()).unwrap_or_default();
+        let boot = short_text(BOOT_ID).and_then(|id| u32::from_str_radix(id.get(..8)?, 16).ok()).unwrap_or_default();
         Host { cluster: cluster.to_owned(), name, id, boot, users: Arc::default() }
     }
 

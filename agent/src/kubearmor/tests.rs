@@ -27,7 +27,7 @@ pub(crate) fn host() -> Arc<Host> {
         cluster: "default".to_owned(),
         name: "aryan".to_owned(),
         id: "d1e2".to_owned(),
-        boot: "b007".to_owned(),
+        boot: 0xb007,
         ..Host::default()
     })
 }

@@ -21,7 +21,7 @@ pub struct Line<'a> {
     pub(crate) schema: &'static str,
     pub(crate) time: Timestamp,
     /// Absent, like the next three, where the line tells of no event of its own but of repeats.
-    pub(crate) id: Option<EventId<'a>>,
+    pub(crate) id: Option<EventId>,
     /// From when it was raised until it was given to readers, in microseconds.
     pub(crate) latency_us: Option<u64>,
     pub(crate) cpu: Option<u32>,

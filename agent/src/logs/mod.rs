@@ -64,8 +64,8 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    fn event_id(&self, kind: u8, cpu: u32, sequence: u64) -> EventId<'_> {
-        EventId { kind, boot: &self.host.boot, raised_ns: self.moment.raised_ns, cpu, sequence }
+    fn event_id(&self, kind: u8, cpu: u32, sequence: u64) -> EventId {
+        EventId { kind, boot: self.host.boot, raised_ns: self.moment.raised_ns, cpu, sequence }
     }
 
     /// What its container asks for itself.

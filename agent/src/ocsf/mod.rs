@@ -40,7 +40,7 @@ pub(crate) const OCSF_SCHEMA: &str = "ocsf/1.7.0";
 struct Told<'a> {
     schema: &'a str,
     time: Timestamp,
-    id: Option<EventId<'a>>,
+    id: Option<EventId>,
     cpu: Option<u32>,
     /// Not of what tells of no event of its own.
     sequence: Option<u64>,

@@ -47,7 +47,7 @@ pub(super) struct Metadata<'a> {
     pub(super) original_time: Timestamp,
     /// The event's id.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) uid: Option<EventId<'a>>,
+    pub(super) uid: Option<EventId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sequence: Option<u64>,
 }

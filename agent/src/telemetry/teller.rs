@@ -13,7 +13,7 @@ use super::Telemetry;
 use super::repeats::{Repeats, Take};
 use super::tally::Tally;
 use super::watched::Watched;
-use crate::alerts::clock::{Clock, since_boot_ns};
+use crate::alerts::clock::Clock;
 use crate::alerts::fanout::Fanout;
 use crate::alerts::line::operation;
 use crate::alerts::{Alert, Names};
@@ -48,7 +48,7 @@ impl Teller {
     pub(super) fn new(names: Names, telemetry: &Telemetry, take: Take) -> Teller {
         let Telemetry { alerts, logs, accesses, tally, watched, .. } = telemetry.clone();
         let (repeats, clock) = (Repeats::new(take), Clock::now());
-        let (now_ns, asked) = (since_boot_ns(), Instant::now());
+        let (now_ns, asked) = (portcullis_ebpf::boottime_ns(), Instant::now());
         Teller { names, watched, alerts, logs, accesses, tally, repeats, clock, now_ns, looked: None, asked }
     }
 
@@ -61,7 +61,7 @@ impl Teller {
 
     /// Looks at the clock: what is told next is told now.
     pub(super) fn look_at_clock(&mut self) {
-        self.now_ns = since_boot_ns();
+        self.now_ns = portcullis_ebpf::boottime_ns();
     }
 
     pub(super) fn compare_clocks(&mut self) {

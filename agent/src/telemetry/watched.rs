@@ -16,7 +16,6 @@ use tracing::{error, info, warn};
 
 use super::own::Own;
 use super::ring::{Awaited, Reading};
-use crate::alerts::clock::since_boot_ns;
 use crate::control::{AccessesStatus, MonitorStatus, VisibilityStatus};
 use crate::processes::{Processes, seed};
 
@@ -251,7 +250,7 @@ impl Watched {
         if let Some(untold) = self.untold() {
             self.0.untold.store(untold, Ordering::Relaxed);
         }
-        let now_ns = since_boot_ns();
+        let now_ns = portcullis_ebpf::boottime_ns();
         let found = seed::read(Path::new("/proc"));
         if found.is_empty() {
             warn!("alerts lack who ran here before: /proc cannot be read");

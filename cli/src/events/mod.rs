@@ -13,7 +13,7 @@ use std::io::{BufWriter, StdoutLock, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use portcullis_agent::alerts::clock::{Clock, since_boot_ns};
+use portcullis_agent::alerts::clock::Clock;
 use portcullis_agent::alerts::{Filter, Names};
 use portcullis_agent::control::{Client, EventClass, EventFormat, LOST_SCHEMA, Line, Lost, Wanted};
 use portcullis_agent::kubearmor::Host;
@@ -165,7 +165,7 @@ fn from_ring(config: Config, asked: &args::Events) -> Result<Answer, Failure> {
         if event.header.kind != abi::EVENT_ALERT {
             continue;
         }
-        let moment = clock.moment(event.header.time_ns, since_boot_ns());
+        let moment = clock.moment(event.header.time_ns, portcullis_ebpf::boottime_ns());
         let alert = names.alert(event, moment, None)?;
         if filter.takes(&alert) {
             print(&mut out, &alert.written(format(asked)), asked)?;

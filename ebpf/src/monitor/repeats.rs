@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::{Monitor, abi, load};
-use crate::Error;
+use crate::{Error, boottime_ns};
 
 /// An access that was told once and then only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +54,7 @@ impl Monitor {
                 None => break,
             }
         }
-        let now = clock_gettime(ClockId::Boottime);
-        let now = now.tv_sec.cast_unsigned().saturating_mul(1_000_000_000).saturating_add(now.tv_nsec.cast_unsigned());
+        let now = boottime_ns();
         let over = |value: &abi::Repeated| value.repeats > 0 && now.saturating_sub(value.since_ns) >= window;
         let mut taken = Vec::new();
         for key in keys {
