@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PROCESS_PROGRAMS: usize = 3;
 /// What is executed while the others are loaded.
 const TIMES: u64 = 100;
+/// What who asks for files executes: its shell, and what is denied a file.
+const EXECUTED: u64 = 2;
 /// A denial, for which there is an alert.
 const DENIED: [&str; 3] = ["/bin/cat", "/srv/secret", "two words"];
 
@@ -180,12 +182,14 @@ impl Scene<'_> {
             counted.missed, counted.processes_lost
         );
         let is_whole = told <= TIMES && told + counted.missed >= TIMES && counted.processes_lost == 0;
-        let is_right = (files_of_plain, asked, denied, of_others) == (0, 1, 1, 0) && executed >= 2;
-        Ok(if is_whole && is_right {
+        let is_right = (files_of_plain, asked, denied, of_others) == (0, 1, 1, 0);
+        // Whose execution the kernel skipped the program for, it does not say.
+        let is_executed = executed <= EXECUTED && executed + counted.missed >= EXECUTED;
+        Ok(if is_whole && is_right && is_executed {
             Ok(())
         } else {
             Err(format!(
-                "{asked} opens, {denied} denied, {executed} executions of asking, {of_others} of other classes: {lines:#?}"
+                "{asked} opens, {denied} denied, {executed} executions of asking, {of_others} of other classes, {counted:?}: {lines:#?}"
             ))
         })
     }
