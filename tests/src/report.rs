@@ -1,6 +1,10 @@
 //! What the suites say: one line per test on standard output, and what it comes to.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long each of the slow tests took is printed.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Counts and prints results.
 #[derive(Debug, Default)]
@@ -39,7 +43,12 @@ impl Report {
 
     /// A test whose setting-up may go wrong as well.
     pub(crate) fn run(&mut self, name: &str, test: impl FnOnce() -> crate::Result<Result<(), String>>) {
-        match test() {
+        let begun = Instant::now();
+        let result = test();
+        if begun.elapsed() > SLOW {
+            println!("# {name}: {} s", begun.elapsed().as_secs());
+        }
+        match result {
             Ok(result) => self.check(name, result),
             Err(error) => self.fail(name, error),
         }

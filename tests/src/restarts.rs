@@ -31,6 +31,8 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         return Ok(());
     };
     let count = guest.repetitions(5, 100);
+    // Programs are loaded anew while the attacker tries: under emulation that is half a minute each time.
+    let upgrades = guest.repetitions(2, 100);
     if guest.wants("restarts/killed") {
         report.run("restarts/killed", || {
             under_attack(guest, runtime, 2 * count, |guest| {
@@ -43,7 +45,7 @@ pub(crate) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         });
     }
     if guest.wants("restarts/upgrade") {
-        report.run("restarts/upgrade", || under_attack(guest, runtime, count, Guest::upgrade));
+        report.run("restarts/upgrade", || under_attack(guest, runtime, upgrades, Guest::upgrade));
     }
     if guest.wants("restarts/upgrade-killed") {
         report.run("restarts/upgrade-killed", || {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::agent::{only, ready, status, told};
+use super::agent::{only, ready, status, told, told_until};
 use crate::bundle::Bundle;
 use crate::conformance::driver;
 use crate::guest::{self, COMMAND_LIMIT, Guest};
@@ -53,7 +53,9 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
     guest::write(&root.join("srv/secret"), b"secret\n")?;
     let all = "visibility: [process, file, network, capabilities]";
     with_agent(guest, report, "containers", all, |guest, report| {
-        for runtime in guest.runtimes.iter().copied() {
+        // Whoever started a container, the kernel tells of it by the same programs.
+        let enough = if guest.ci { 1 } else { guest.runtimes.len() };
+        for runtime in guest.runtimes.iter().take(enough).copied() {
             if let Err(error) = container(guest, report, runtime, &root) {
                 report.fail(&format!("monitor/accesses/{}", runtime.name()), error);
             }
@@ -97,8 +99,8 @@ fn container(guest: &Guest, report: &mut Report, runtime: Runtime, root: &Path) 
         report.run(&format!("monitor/accesses/{name}/{}", line.replace('\t', " ")), || {
             told(guest, &[])?;
             driver::ask(&mut probe, &format!("1\t-\t-1\t{line}"))?;
-            let lines = told(guest, &["--container", "monitored"])?;
             let is_it = |line: &Value| is_access(line, operation, object);
+            let lines = told_until(guest, &["--container", "monitored"], |lines| lines.iter().any(is_it))?;
             let expected = [
                 ("/verdict", json!(if errno.is_some() { "denied" } else { "passed" })),
                 ("/errno", errno.map_or(Value::Null, |errno| json!(errno))),
@@ -166,8 +168,9 @@ fn of_host(guest: &Guest, wanted: usize) -> Result<std::result::Result<(), Strin
     let address = listener.local_addr().map_err(failed)?;
     let _stream = TcpStream::connect(address).map_err(failed)?;
     listener.accept().map_err(failed)?;
-    let lines = told(guest, &[])?;
-    let mut connections = lines.iter().filter(|line| is_access(line, "connect", &address.to_string()));
+    let is_it = |line: &&Value| is_access(line, "connect", &address.to_string());
+    let lines = told_until(guest, &[], |lines| lines.iter().filter(is_it).count() >= wanted)?;
+    let mut connections = lines.iter().filter(is_it);
     let found = connections.clone().count();
     let is_own = |line: &Value| line["process"]["pid"] == std::process::id() && line["container"].is_null();
     let as_wanted = found == wanted && connections.all(is_own);

@@ -18,6 +18,8 @@ use crate::{Failure, Result, image};
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// From SIGTERM to its end.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Until what has happened is told, on a busy machine.
+const TOLD_LIMIT: Duration = Duration::from_secs(30);
 /// Between two questions whether it is ready.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Where every program of the image is.
@@ -88,11 +90,20 @@ pub(super) fn ready(guest: &Guest, agent: &mut Dialogue) -> Result<std::result::
     Ok(Err(agent.errors()))
 }
 
-/// Everything that the agent has to tell, once nothing more comes.
+/// Everything that the agent has to tell, once nothing more comes for a second.
 pub(super) fn told(guest: &Guest, arguments: &[&str]) -> Result<Vec<Value>> {
-    let arguments = [&["events", "--class", "all", "--timeout", "3"][..], arguments].concat();
+    let arguments = [&["events", "--class", "all", "--timeout", "1"][..], arguments].concat();
     let outcome = guest.portcullis(&arguments)?;
     Ok(outcome.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The same until it is enough, or has not become so for long: on a busy machine an agent may be silent with more to come.
+pub(super) fn told_until(guest: &Guest, arguments: &[&str], is_enough: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
+    let (mut lines, since) = (told(guest, arguments)?, Instant::now());
+    while !is_enough(&lines) && since.elapsed() < TOLD_LIMIT {
+        lines.extend(told(guest, arguments)?);
+    }
+    Ok(lines)
 }
 
 /// The only one of these; what was wrong otherwise.
@@ -114,7 +125,12 @@ fn differences(line: &Value, expected: &[(&str, Value)]) -> std::result::Result<
 fn own_lines(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::result::Result<(), String>> {
     told(guest, &[])?;
     runtime.run(guest, bundle)?;
-    let lines = told(guest, &["--container", "monitored"])?;
+    let has = |lines: &[Value], is_it: &dyn Fn(&Value) -> bool| lines.iter().any(is_it);
+    let is_alert = |line: &Value| line["schema"] == "portcullis.alert/1";
+    let is_cat = |line: &Value| line["schema"] == "portcullis.process/1" && line["process"]["args"] == json!(ARGUMENTS);
+    let is_first = |line: &Value| line["schema"] == "portcullis.process/1" && line["process"]["args"] == json!(SCRIPT);
+    let is_enough = |lines: &[Value]| has(lines, &is_alert) && has(lines, &is_cat) && has(lines, &is_first);
+    let lines = told_until(guest, &["--container", "monitored"], is_enough)?;
     let process = [
         ("/container/name", json!("monitored")),
         ("/process/exe", json!(PROGRAM)),
@@ -124,16 +140,14 @@ fn own_lines(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::re
         ("/process/parent/nsPid", json!(1)),
     ];
     let check = || {
-        let alert = only(&lines, "the denial", |line| line["schema"] == "portcullis.alert/1")?;
+        let alert = only(&lines, "the denial", is_alert)?;
         differences(alert, &process)?;
         differences(alert, &[("/verdict", json!("block")), ("/object", json!("/srv/secret"))])?;
-        let is_cat = |line: &Value| line["schema"] == "portcullis.process/1" && line["process"]["args"] == json!(ARGUMENTS);
         let execution = only(&lines, "the execution", is_cat)?;
         differences(execution, &process)?;
         let same = ["/process/pid", "/process/nsPid", "/process/execId", "/process/parent/pid"];
         let same = same.map(|pointer| (pointer, execution.pointer(pointer).cloned().unwrap_or_default()));
         differences(alert, &same)?;
-        let is_first = |line: &Value| line["schema"] == "portcullis.process/1" && line["process"]["args"] == json!(SCRIPT);
         let first = only(&lines, "the entrypoint", is_first)?;
         differences(first, &[("/process/nsPid", json!(1)), ("/process/parent/nsPid", json!(0))])
     };
@@ -143,8 +157,11 @@ fn own_lines(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::re
 fn kubearmor(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::result::Result<(), String>> {
     told(guest, &[])?;
     runtime.run(guest, bundle)?;
-    let lines = told(guest, &["--namespace", "default", "-o", "kubearmor"])?;
     let command = ARGUMENTS.join(" ").replacen("/bin/cat", PROGRAM, 1);
+    let is_alert = |line: &Value| line["Type"] == "MatchedPolicy";
+    let is_log = |line: &Value| line["Type"] == "ContainerLog" && line["Resource"] == json!(command);
+    let is_enough = |lines: &[Value]| lines.iter().any(is_alert) && lines.iter().any(is_log);
+    let lines = told_until(guest, &["--namespace", "default", "-o", "kubearmor"], is_enough)?;
     let process = [
         ("/ProcessName", json!(PROGRAM)),
         ("/ParentProcessName", json!(PROGRAM)),
@@ -154,10 +171,10 @@ fn kubearmor(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<std::re
         ("/NamespaceName", json!("default")),
     ];
     let check = || {
-        let alert = only(&lines, "the denial", |line| line["Type"] == "MatchedPolicy")?;
+        let alert = only(&lines, "the denial", is_alert)?;
         differences(alert, &process)?;
         differences(alert, &[("/Source", json!(command)), ("/Resource", json!("/srv/secret"))])?;
-        let log = only(&lines, "the execution", |line| line["Type"] == "ContainerLog" && line["Resource"] == json!(command))?;
+        let log = only(&lines, "the execution", is_log)?;
         differences(log, &process)?;
         differences(log, &[("/Source", json!(PROGRAM)), ("/Operation", json!("Process")), ("/Result", json!("Passed"))])
     };
@@ -192,10 +209,14 @@ fn without_policies(guest: &Guest, runtime: Runtime, bundle: &Bundle) -> Result<
     container.line(START_LIMIT)?;
     runtime.exec(guest, &bundle.id, &[PROGRAM, "echo", "beside"])?;
     container.stop();
-    let lines = told(guest, &["--container", "free"])?;
-    let executed =
-        |word: &str| lines.iter().any(|line| line["process"]["args"].as_array().is_some_and(|args| args.contains(&json!(word))));
-    let missing: Vec<&str> = ["/bin/sh", "/dev/stdin", "beside"].into_iter().filter(|word| !executed(word)).collect();
+    let has = |line: &Value, word: &str| line["process"]["args"].as_array().is_some_and(|args| args.contains(&json!(word)));
+    let missing = |lines: &[Value]| {
+        let mut words = vec!["/bin/sh", "/dev/stdin", "beside"];
+        words.retain(|word| !lines.iter().any(|line| has(line, word)));
+        words
+    };
+    let lines = told_until(guest, &["--container", "free"], |lines| missing(lines).is_empty())?;
+    let missing = missing(&lines);
     Ok(if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} not among {lines:#?}")) })
 }
 
