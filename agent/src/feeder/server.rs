@@ -136,19 +136,22 @@ async fn serve_tcp(listener: TcpListener, acceptor: Option<TlsAcceptor>, feeder:
 struct Guests {
     places: Arc<Semaphore>,
     talks: JoinSet<()>,
+    /// The last one found no place.
+    is_full: bool,
 }
 
 impl Guests {
     fn new() -> Guests {
-        Guests { places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), talks: JoinSet::new() }
+        Guests { places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), talks: JoinSet::new(), is_full: false }
     }
 
     /// A place for one more, if there is one. Whoever gets none is disconnected, and comes again.
     fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         while self.talks.try_join_next().is_some() {}
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        if place.is_none() {
-            debug!("a client of the feeder was turned away: there are {MAX_CONNECTIONS} already");
+        let was_full = std::mem::replace(&mut self.is_full, place.is_none());
+        if self.is_full && !was_full {
+            warn!("clients of the feeder are turned away until one goes: there are {MAX_CONNECTIONS} already");
         }
         place
     }
