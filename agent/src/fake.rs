@@ -123,11 +123,11 @@ pub(crate) fn executed_with(container: Option<Container>, change: impl FnOnce(&m
     table.apply(event);
     let process = table.get(header.tgid, header.time_ns).map(|view| table.facts(view, header.time_ns));
     assert!(process.is_some(), "its own event tells it");
-    Log::executed(&header, lost_before, named_as(container, process))
+    Log::executed(&header, lost_before, named_as(header.time_ns, container, process))
 }
 
-fn named_as(container: Option<Container>, process: Option<ProcessFacts>) -> Named {
-    Named { moment: moment(2_000), container: container.map(Arc::new), process, host: Arc::new(Host::default()) }
+fn named_as(raised_ns: u64, container: Option<Container>, process: Option<ProcessFacts>) -> Named {
+    Named { moment: moment(raised_ns), container: container.map(Arc::new), process, host: Arc::new(Host::default()) }
 }
 
 /// An access of the process of [`exec`], a little later.
@@ -167,12 +167,12 @@ pub(crate) fn repeat(seq: u64, repeats: u64) -> Repeat {
 
 /// What an access of that process is told as.
 pub(crate) fn accessed(container: Option<Container>, event: &AccessEvent) -> Log {
-    Log::accessed(Arc::new(event.clone()), named_as(container, Some(facts())))
+    Log::accessed(Arc::new(event.clone()), named_as(event.header.time_ns, container, Some(facts())))
 }
 
 /// That it was repeated.
 pub(crate) fn repeated(container: Option<Container>, event: &AccessEvent) -> Log {
-    Log::repeated(Arc::new(event.clone()), named_as(container, Some(facts())))
+    Log::repeated(Arc::new(event.clone()), named_as(event.header.time_ns, container, Some(facts())))
 }
 
 fn facts() -> ProcessFacts {

@@ -170,6 +170,10 @@ impl Item for Alert {
     fn owner(&self) -> Owner {
         Owner(self.event.header.slot, self.event.header.epoch)
     }
+
+    fn raised_ns(&self) -> u64 {
+        self.moment.raised_ns
+    }
 }
 
 /// Whether what was only audited is denied where the container's policies are enforced. A rule that does not say `Audit` alerts

@@ -28,6 +28,11 @@ pub(crate) trait Item: Send + Sync + 'static {
     fn owner(&self) -> Owner {
         Owner::default()
     }
+
+    /// When it was raised, in nanoseconds of the boot clock. What is taken together is given out in this order.
+    fn raised_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// What an item takes besides itself: its place in a queue, counters of who has it, and what the allocator puts before each of its parts.
@@ -44,6 +49,24 @@ pub(crate) enum Next<T> {
     Item(Arc<T>),
     /// So many items were dropped just before the next one, because this reader did not keep up, or nobody listened.
     Lost(u64),
+}
+
+/// When what a reader has taken and not got yet was raised, in nanoseconds of the boot clock. That something was lost is told before all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// What comes next.
+    pub(crate) next_ns: u64,
+    /// What comes last of it.
+    pub(crate) newest_ns: u64,
+}
+
+impl<T: Item> Next<T> {
+    fn raised_ns(&self) -> u64 {
+        match self {
+            Next::Item(item) => item.raised_ns(),
+            Next::Lost(_) => 0,
+        }
+    }
 }
 
 /// A bounded queue: the newest that fit, in equal shares where there are too many.
@@ -86,6 +109,8 @@ impl<T: Item> Queue<T> {
             bytes += item.bytes();
             taken.push_back(Next::Item(item));
         }
+        // They come as their owners take turns. A line of one owner stays as it is but for what two CPUs put there at once.
+        taken.make_contiguous().sort_by_key(Next::raised_ns);
     }
 
     /// Puts what was taken back to where it was.
@@ -196,8 +221,14 @@ impl<T: Item> Fanout<T> {
 
     /// Wakes those who have got something since they were woken the last time.
     pub(crate) fn wake(&self) {
+        self.wake_again(false);
+    }
+
+    /// The same; and the next time once more, if they may hold what they have got.
+    pub(crate) fn wake_again(&self, again: bool) {
         let mut state = self.lock();
-        if std::mem::take(&mut state.is_stirred) {
+        if state.is_stirred {
+            state.is_stirred = again;
             state.readers.iter().for_each(|reader| reader.notify.notify_one());
         }
     }
@@ -252,6 +283,22 @@ impl<T: Item> Subscription<T> {
 
     /// What waits already.
     pub(crate) fn try_next(&self) -> Option<Next<T>> {
+        self.taken()?.pop_front()
+    }
+
+    /// When that was raised.
+    pub(crate) fn peek(&self) -> Option<Span> {
+        let taken = self.taken()?;
+        Some(Span { next_ns: taken.front()?.raised_ns(), newest_ns: taken.back()?.raised_ns() })
+    }
+
+    /// Waits until there may be more.
+    pub(crate) async fn stirred(&self) {
+        self.notify.notified().await;
+    }
+
+    /// What is out of the queue, with more where that was nothing; nothing if it is not worth a look.
+    fn taken(&self) -> Option<MutexGuard<'_, VecDeque<Next<T>>>> {
         if !self.may_have.load(Ordering::Acquire) {
             return None;
         }
@@ -262,7 +309,7 @@ impl<T: Item> Subscription<T> {
             // Locked: whoever puts something there does it before or after this.
             self.may_have.store(!taken.is_empty(), Ordering::Relaxed);
         }
-        taken.pop_front()
+        Some(taken)
     }
 }
 

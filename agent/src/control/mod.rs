@@ -14,6 +14,7 @@
 
 mod client;
 mod events;
+mod feed;
 mod server;
 mod status;
 mod tree;
@@ -25,7 +26,8 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, Line};
 pub use events::{EventClass, EventFormat, Following, KUBEARMOR_SCHEMA, LOST_SCHEMA, Lost, Wanted};
-pub(crate) use server::{Answers, Fed, Feed, serve};
+pub(crate) use feed::{Fed, Feed};
+pub(crate) use server::{Answers, serve};
 pub use status::{
     AccessesStatus, AgentStatus, AlertsStatus, ContainersStatus, LogsStatus, MonitorStatus, NriStatus, PoliciesStatus,
     SinkStatus, UntoldVisibility, VerdictCounts, VisibilityStatus,

@@ -13,12 +13,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Body, Call, EventClass, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES};
+use super::{Body, Call, Fed, Feed, Following, LOST_SCHEMA, Lost, MAX_REQUEST_BYTES};
 use super::{Refusal, RefusalKind, Reply, Request, VERSION, Wanted};
-use crate::alerts::Alert;
-use crate::alerts::fanout::{Item, Next, Subscription};
 use crate::json;
-use crate::logs::Log;
 use crate::socket::Socket;
 use crate::telemetry::Telemetry;
 
@@ -186,71 +183,6 @@ fn write(wanted: &Wanted, fed: Fed, lines: &mut Vec<u8>) -> u64 {
     };
     lines.push(b'\n');
     events
-}
-
-/// What a follower reads: one stream for each class, so that none displaces another.
-pub(crate) struct Feed {
-    alerts: Option<Subscription<Alert>>,
-    logs: Option<Subscription<Log>>,
-    accesses: Option<Subscription<Log>>,
-}
-
-/// What comes of it.
-pub(crate) enum Fed {
-    Alert(Arc<Alert>),
-    Log(Arc<Log>),
-    Lost(EventClass, u64),
-}
-
-impl Feed {
-    pub(crate) fn of(telemetry: &Telemetry, class: EventClass) -> Feed {
-        let alerts = class.has_alerts().then(|| telemetry.alerts.subscribe());
-        let logs = class.has_processes().then(|| telemetry.logs.subscribe());
-        let accesses = class.has_accesses().then(|| telemetry.accesses.subscribe());
-        Feed { alerts, logs, accesses }
-    }
-
-    /// What comes next. Nothing is lost if the wait is given up.
-    pub(crate) async fn next(&self) -> Fed {
-        tokio::select! {
-            biased;
-            next = of(self.alerts.as_ref()) => Fed::alert(next),
-            next = of(self.logs.as_ref()) => Fed::log(EventClass::Process, next),
-            next = of(self.accesses.as_ref()) => Fed::log(EventClass::Access, next),
-        }
-    }
-
-    /// What waits already.
-    pub(crate) fn try_next(&self) -> Option<Fed> {
-        let waiting = |logs: &Option<Subscription<Log>>| logs.as_ref().and_then(Subscription::try_next);
-        let alert = self.alerts.as_ref().and_then(Subscription::try_next).map(Fed::alert);
-        alert
-            .or_else(|| waiting(&self.logs).map(|next| Fed::log(EventClass::Process, next)))
-            .or_else(|| waiting(&self.accesses).map(|next| Fed::log(EventClass::Access, next)))
-    }
-}
-
-impl Fed {
-    fn alert(next: Next<Alert>) -> Fed {
-        match next {
-            Next::Item(alert) => Fed::Alert(alert),
-            Next::Lost(lost) => Fed::Lost(EventClass::Alert, lost),
-        }
-    }
-
-    fn log(class: EventClass, next: Next<Log>) -> Fed {
-        match next {
-            Next::Item(log) => Fed::Log(log),
-            Next::Lost(lost) => Fed::Lost(class, lost),
-        }
-    }
-}
-
-async fn of<T: Item>(stream: Option<&Subscription<T>>) -> Next<T> {
-    match stream {
-        Some(stream) => stream.next().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// What a line asks.

@@ -209,6 +209,10 @@ impl Item for Log {
             What::Accessed(event) | What::Repeated(event) => Owner(event.header.slot, event.header.epoch),
         }
     }
+
+    fn raised_ns(&self) -> u64 {
+        self.named.moment.raised_ns
+    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub(super) fn start(
     let mut stopped = stopped.clone();
     tasks.spawn(async move {
         let has_ended = tokio::select! {
+            // Where both are so, the one is why the other is.
+            biased;
             () = stops(&mut stopped) => false,
             _ = &mut ended => true,
         };
@@ -110,6 +112,7 @@ impl Writer {
 
     /// Writes what waits, if it can be written.
     fn finish(mut self) {
+        self.feed.end();
         for _ in 0..LAST_BATCHES {
             self.fill();
             if self.batch.lines.is_empty() || !self.write() {

@@ -7,6 +7,7 @@
 //! counts of repeats ─────┘
 //! ```
 
+mod complete;
 mod own;
 mod pump;
 mod repeats;
@@ -27,6 +28,7 @@ use portcullis_enforcer::{Monitor, StateDir};
 use portcullis_policy::Backend;
 use tracing::warn;
 
+pub(crate) use self::complete::Complete;
 pub(crate) use self::tally::Tally;
 pub(crate) use self::watched::Watched;
 
@@ -49,6 +51,8 @@ pub struct Telemetry {
     pub(crate) logs: Fanout<Log>,
     /// Files, sockets and capabilities: there are many more of them, which must not displace what is executed.
     pub(crate) accesses: Fanout<Log>,
+    /// How far these three are.
+    pub(crate) complete: Complete,
     pub(crate) tally: Tally,
     pub(crate) watched: Watched,
     reading: Reading,

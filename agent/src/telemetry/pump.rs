@@ -31,8 +31,7 @@ pub(super) const MAX_TAKEN: usize = 1024;
 const MAX_WAITING_BYTES: usize = 4 << 20;
 /// Most alerts that are told before accesses are: one of a container must not wait for 64 of them after each of another's.
 const MAX_ALERTS: usize = 64;
-/// Most accesses that are told between two alerts, and most events that are told before their readers are woken: each takes some
-/// microseconds.
+/// Most accesses that are told in one turn, and most events between two looks at the clock: each takes some microseconds.
 pub(super) const MAX_ACCESSES: usize = 64;
 /// Most lines about repeats, likewise. They have a share of their own, which no flood of accesses takes from them.
 const MAX_REPEATS: usize = 16;
@@ -51,6 +50,22 @@ pub(super) struct Pump<A, P, X> {
     waiting: Turns<Event>,
     /// Accesses that have been taken and not told yet.
     taken: Vec<AccessEvent>,
+}
+
+/// What one turn took out of a ring.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    /// When the last event was raised; 0 if there was none.
+    last_ns: u64,
+    /// There may be more.
+    is_behind: bool,
+}
+
+impl Taken {
+    /// Until when there is nothing more in it.
+    fn complete_ns(self) -> u64 {
+        if self.is_behind { self.last_ns } else { u64::MAX }
+    }
 }
 
 impl<A, P, X> Pump<A, P, X>
@@ -94,7 +109,7 @@ where
         if self.processes.as_mut().is_some_and(|source| source.open_in_time(now)) {
             // What happened while nobody read.
             for _ in 0..BACKLOG {
-                if !self.read_processes() {
+                if !self.read_processes().is_behind {
                     break;
                 }
             }
@@ -114,6 +129,7 @@ where
 
     /// Some alerts, some accesses, and the events that may explain them. Whether there may be more to do.
     pub(super) fn turn(&mut self) -> bool {
+        let begun_ns = portcullis_ebpf::boottime_ns();
         // What is taken now was raised before the events that are read next, and can be explained by those.
         for _ in 0..MAX_TAKEN {
             if self.waiting.bytes() >= MAX_WAITING_BYTES {
@@ -125,34 +141,44 @@ where
         }
         let accesses = self.accesses.iter_mut().flat_map(|source| std::iter::from_fn(|| source.take()));
         self.taken.extend(accesses.take(MAX_ACCESSES));
-        let is_behind = self.read_processes();
-        self.teller.look_at_clock();
-        let alerts = (0..MAX_ALERTS).map_while(|_| self.waiting.pop());
-        let told = alerts.map(|alert| self.teller.alert(alert)).count();
+        let processes = self.read_processes();
+        let accesses = Taken {
+            last_ns: self.taken.last().map_or(0, |event| event.header.time_ns),
+            is_behind: self.taken.len() == MAX_ACCESSES,
+        };
         let is_told = !self.taken.is_empty();
+        self.teller.look_at_clock();
         let now = Instant::now();
+        // Before the alerts: who finds an alert in its queue finds there what is older.
         self.taken.drain(..).for_each(|event| self.teller.access(event, now));
+        let alerts = (0..MAX_ALERTS).map_while(|_| self.waiting.pop());
+        let are_alerts_told = alerts.map(|alert| self.teller.alert(alert)).count() > 0;
         let is_repeated = (0..MAX_REPEATS).take_while(|_| self.teller.repeat()).count() > 0;
-        self.teller.wake_readers();
-        told > 0 || is_behind || is_told || is_repeated
+        let complete_ns = match self.waiting.len() {
+            0 => begun_ns.min(accesses.complete_ns()).min(processes.complete_ns()),
+            _ => 0,
+        };
+        let is_some_held = accesses.last_ns.max(processes.last_ns) > complete_ns;
+        self.teller.wake_readers(complete_ns, is_some_held);
+        are_alerts_told || is_told || processes.is_behind || is_repeated || is_some_held
     }
 
-    /// Reads events of processes. Whether there may be more.
-    fn read_processes(&mut self) -> bool {
-        let Some(source) = &mut self.processes else { return false };
+    /// Reads events of processes.
+    fn read_processes(&mut self) -> Taken {
+        let mut taken = Taken::default();
+        let Some(source) = &mut self.processes else { return taken };
         let mut now = Instant::now();
         for number in 0..MAX_PER_ALERT {
             if number % MAX_ACCESSES == 0 {
-                self.teller.wake_readers();
                 self.teller.look_at_clock();
                 now = Instant::now();
             }
-            match source.take() {
-                Some(event) => self.teller.process(event, now),
-                None => return false,
-            }
+            let Some(event) = source.take() else { return taken };
+            taken.last_ns = event.header.time_ns;
+            self.teller.process(event, now);
         }
-        true
+        taken.is_behind = true;
+        taken
     }
 
     fn wait(&self) -> Result<(), Errno> {

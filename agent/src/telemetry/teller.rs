@@ -10,6 +10,7 @@ use portcullis_ebpf::monitor::{AccessEvent, Classes, ProcessEvent, Repeat};
 use tracing::warn;
 
 use super::Telemetry;
+use super::complete::Complete;
 use super::repeats::{Repeats, Take};
 use super::tally::Tally;
 use super::watched::Watched;
@@ -34,6 +35,7 @@ pub(super) struct Teller {
     alerts: Fanout<Alert>,
     logs: Fanout<Log>,
     accesses: Fanout<Log>,
+    complete: Complete,
     tally: Tally,
     repeats: Repeats,
     clock: Clock,
@@ -46,17 +48,19 @@ pub(super) struct Teller {
 impl Teller {
     /// For the readers of `telemetry`. Counts of repeats are what `take` takes.
     pub(super) fn new(names: Names, telemetry: &Telemetry, take: Take) -> Teller {
-        let Telemetry { alerts, logs, accesses, tally, watched, .. } = telemetry.clone();
+        let Telemetry { alerts, logs, accesses, complete, tally, watched, .. } = telemetry.clone();
         let (repeats, clock) = (Repeats::new(take), Clock::now());
         let (now_ns, asked) = (portcullis_ebpf::boottime_ns(), Instant::now());
-        Teller { names, watched, alerts, logs, accesses, tally, repeats, clock, now_ns, looked: None, asked }
+        Teller { names, watched, alerts, logs, accesses, complete, tally, repeats, clock, now_ns, looked: None, asked }
     }
 
-    /// Wakes the readers of what was passed on. They take it together, and so they write it.
-    pub(super) fn wake_readers(&self) {
+    /// Wakes the readers of what was passed on. They take it together, and so they write it. All that was raised until then has been
+    /// passed on; whether something else has, which they hold.
+    pub(super) fn wake_readers(&self, complete_ns: u64, is_some_held: bool) {
+        self.complete.reach(complete_ns);
         self.alerts.wake();
-        self.logs.wake();
-        self.accesses.wake();
+        self.logs.wake_again(is_some_held);
+        self.accesses.wake_again(is_some_held);
     }
 
     /// Looks at the clock: what is told next is told now.

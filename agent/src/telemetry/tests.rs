@@ -228,6 +228,34 @@ fn what_happened_before_anybody_read_is_noted_before_the_first_alert() {
     assert!(facts(&place.telemetry)[0].is_some());
 }
 
+/// What readers of several streams hold until nothing older can come.
+#[test]
+fn it_is_known_until_when_all_is_told() {
+    let mut place = place(Visibility { host: Classes::NONE, containers: Classes::PROCESS });
+    let mut pump = place.pump();
+    let complete = place.telemetry.complete.clone();
+    let begun_ns = portcullis_ebpf::boottime_ns();
+    assert!(!pump.turn());
+    assert!(complete.until_ns() >= begun_ns, "there is nothing");
+    let soon_ns = portcullis_ebpf::boottime_ns() + 1_000_000_000;
+    place.happens(|event| event.header.time_ns = soon_ns);
+    assert!(pump.turn(), "it was raised after the other rings were looked at");
+    assert!(complete.until_ns() < soon_ns);
+    // More than is taken at once: what is left may be older than what else was told.
+    let before = complete.until_ns();
+    (0..pump::MAX_TAKEN as u64).for_each(|number| place.raise(7, before + number));
+    assert!(pump.turn());
+    assert_eq!(complete.until_ns(), before);
+    while pump.turn() {}
+    assert!(complete.until_ns() > before);
+    let (first_ns, last_ns) = (complete.until_ns() + 1, complete.until_ns() + pump::MAX_ACCESSES as u64);
+    (first_ns..=last_ns + 1).for_each(|time_ns| place.accesses(time_ns, |event| event.header.time_ns = time_ns));
+    assert!(pump.turn());
+    assert_eq!(complete.until_ns(), last_ns);
+    while pump.turn() {}
+    assert!(complete.until_ns() > last_ns);
+}
+
 #[test]
 fn executions_are_told_of_whom_it_is_asked_for() {
     let (none, process) = (Classes::NONE, Classes::PROCESS);

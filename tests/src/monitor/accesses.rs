@@ -62,6 +62,7 @@ pub(super) fn run(guest: &Guest, report: &mut Report) -> Result<()> {
         }
         report.run("monitor/accesses/host-is-not-told", || of_host(guest, 0));
         if let Some(runtime) = guest.runtimes.first().copied() {
+            report.run("monitor/accesses/by-time", || by_time(guest, runtime, &root));
             report.run("monitor/accesses/all-is-told", || storm(guest, runtime, &root, FEW));
             report.run("monitor/accesses/storm", || storm(guest, runtime, &root, MANY));
         }
@@ -265,6 +266,46 @@ fn storm(guest: &Guest, runtime: Runtime, root: &Path, files: u64) -> Result<std
     } else {
         Err(format!("{done} accesses, {counts:?}, lines {repeating:?}, {flood}: {wrong:?}"))
     })
+}
+
+/// Alerts, executions and accesses of two containers at once come by three rings and are one stream, for who comes later to read it.
+fn by_time(guest: &Guest, runtime: Runtime, root: &Path) -> Result<std::result::Result<(), String>> {
+    const ROUNDS: usize = 10;
+    let script =
+        format!("echo up; read go; for i in $(seq {ROUNDS}); do /bin/cat /srv/secret; : > /tmp/$i; done; echo done; read end");
+    let start = |id| start(guest, runtime, root, id, &["/bin/sh", "-c", &script]);
+    let mut containers = [start("first")?, start("second")?];
+    told(guest, &[])?;
+    let counts = Counts::of(guest)?;
+    containers.iter_mut().try_for_each(|container| container.tell("go"))?;
+    for container in &mut containers {
+        container.line(COMMAND_LIMIT)?;
+    }
+    // The agent has taken all of it by then, and nobody has read it.
+    until_taken(guest, counts, 4 * ROUNDS as u64)?;
+    let lines = told(guest, &[])?;
+    drop(containers);
+    // A line about repeats has the time of the access that was repeated.
+    let lines: Vec<&Value> = lines.iter().filter(|line| line["repeatsOf"].is_null()).collect();
+    let times: Vec<&str> = lines.iter().filter_map(|line| line["time"].as_str()).collect();
+    let of = |schema: &str| lines.iter().filter(|line| line["schema"] == schema).count();
+    let counted = ["portcullis.alert/1", "portcullis.process/1", "portcullis.access/1"].map(of);
+    let late: Vec<&str> = times.windows(2).filter(|pair| pair[0] > pair[1]).map(|pair| pair[1]).collect();
+    println!("# monitor: by time {counted:?} alerts, executions, accesses of two containers, {} out of order", late.len());
+    // The kernel may have skipped the program of an execution.
+    let is_mixed = counted[0] == 2 * ROUNDS && counted[1] > ROUNDS && counted[2] >= 4 * ROUNDS;
+    Ok(if late.is_empty() && is_mixed { Ok(()) } else { Err(format!("{counted:?}, late are {late:?} of {times:?}")) })
+}
+
+/// Waits until the agent has taken so many accesses.
+fn until_taken(guest: &Guest, before: Counts, accesses: u64) -> Result<()> {
+    let since = Instant::now();
+    while Counts::of(guest)?.since(before).told < accesses {
+        if since.elapsed() > COMMAND_LIMIT {
+            return Err(Failure::Timeout { what: "what the agent takes of accesses".to_owned(), limit: COMMAND_LIMIT });
+        }
+    }
+    Ok(())
 }
 
 /// What is told until nothing has come for so long that repeats would have been told, too.

@@ -133,3 +133,20 @@ async fn a_reader_sleeps_until_there_is_something() {
     });
     assert!(matches!(next, Next::Item(alert) if alert.0 == "0000007"));
 }
+
+/// Whether a reader is woken now.
+async fn is_woken(reader: &Subscription<Text>) -> bool {
+    tokio::time::timeout(std::time::Duration::ZERO, reader.stirred()).await.is_ok()
+}
+
+#[tokio::test]
+async fn who_may_hold_what_it_got_is_woken_once_more() {
+    let fanout = Fanout::default();
+    let reader = fanout.subscribe();
+    fanout.queue(alert(1));
+    assert!(!is_woken(&reader).await);
+    for (again, expected) in [(true, true), (true, true), (false, true), (true, false)] {
+        fanout.wake_again(again);
+        assert_eq!(is_woken(&reader).await, expected);
+    }
+}

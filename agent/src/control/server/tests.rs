@@ -5,7 +5,7 @@ use portcullis_ebpf::abi::op;
 
 use super::*;
 use crate::alerts::Filter;
-use crate::control::{Client, ClientError, EventFormat, Line};
+use crate::control::{Client, ClientError, EventClass, EventFormat, Line};
 use crate::fake::{access, accessed, alert, executed, named};
 
 struct Fake(Telemetry);

@@ -139,6 +139,7 @@ impl Exporter {
 
     /// Sends what waits, as long as it is taken.
     async fn finish(&mut self) {
+        self.feed.end();
         loop {
             self.fill();
             let has_something = self.batch.events > 0 || !self.unsaid.is_empty();
