@@ -3,7 +3,7 @@
 //! ```text
 //! ring of alerts ────────┐                  ┌─ names: containers and rules, from the state directory
 //! ring of processes ─────┼─ pump (1 thread) ┼─ table: who was who, for alerts that say who
-//! ring of accesses ──────┤                  └─> fanouts: alerts, logs, accesses
+//! ring of accesses ──────┤                  └─> fanouts: alerts, logs, accesses; and until when they are complete
 //! counts of repeats ─────┘
 //! ```
 

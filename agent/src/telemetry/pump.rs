@@ -29,7 +29,7 @@ pub(super) const MAX_PER_ALERT: usize = 4096;
 pub(super) const MAX_TAKEN: usize = 1024;
 /// What alerts that are taken and not named may take in memory: more than the ring holds. What does not fit stays there.
 const MAX_WAITING_BYTES: usize = 4 << 20;
-/// Most alerts that are told before accesses are: one of a container must not wait for 64 of them after each of another's.
+/// Most alerts that are told in one turn, after its accesses: an alert of a container must not wait for 64 of these after each of another's.
 const MAX_ALERTS: usize = 64;
 /// Most accesses that are told in one turn, and most events between two looks at the clock: each takes some microseconds.
 pub(super) const MAX_ACCESSES: usize = 64;
