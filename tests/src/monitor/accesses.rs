@@ -18,8 +18,6 @@ use crate::{Failure, Result, image};
 
 /// From SIGTERM to the agent's end.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// An access that was told is told with its repeats within this, under emulation too.
-const REPEATS_LIMIT: Duration = Duration::from_secs(40);
 /// Repeats follow the last access by about ten seconds.
 const QUIET: Duration = Duration::from_secs(15);
 /// A storm is over, and told, within this.
@@ -125,13 +123,9 @@ fn container(guest: &Guest, report: &mut Report, runtime: Runtime, root: &Path) 
         told(guest, &[])?;
         shell.tell("go")?;
         shell.line(COMMAND_LIMIT)?;
-        let (mut sum, mut lines) = (0, Vec::new());
-        let since = Instant::now();
-        while sum < TIMES && since.elapsed() < REPEATS_LIMIT {
-            let more = told(guest, &["--container", "monitored"])?;
-            sum += more.iter().filter(|line| is_access(line, "read", "/etc/passwd")).map(times).sum::<u64>();
-            lines.extend(more);
-        }
+        let sum = |lines: &[Value]| lines.iter().filter(|line| is_access(line, "read", "/etc/passwd")).map(times).sum::<u64>();
+        let lines = told_until(guest, &["--container", "monitored"], |lines| sum(lines) >= TIMES)?;
+        let sum = sum(&lines);
         let is_counted = lines.iter().any(|line| is_access(line, "read", "/etc/passwd") && !line["repeatsOf"].is_null());
         shell.stop();
         Ok(match (sum == TIMES, is_counted) {

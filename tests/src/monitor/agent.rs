@@ -18,8 +18,8 @@ use crate::{Failure, Result, image};
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// From SIGTERM to its end.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// Until what has happened is told, on a busy machine.
-const TOLD_LIMIT: Duration = Duration::from_secs(30);
+/// Until what has happened is told, on a busy machine, and how often it was repeated.
+const TOLD_LIMIT: Duration = Duration::from_secs(40);
 /// Between two questions whether it is ready.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Where every program of the image is.
@@ -94,7 +94,12 @@ pub(super) fn ready(guest: &Guest, agent: &mut Dialogue) -> Result<std::result::
 pub(super) fn told(guest: &Guest, arguments: &[&str]) -> Result<Vec<Value>> {
     let arguments = [&["events", "--class", "all", "--timeout", "1"][..], arguments].concat();
     let outcome = guest.portcullis(&arguments)?;
-    Ok(outcome.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    if !outcome.success() {
+        return Err(Failure::Answer { what: "portcullis events".to_owned(), text: outcome.complaint() });
+    }
+    let parse = |line| serde_json::from_str(line);
+    let lines: std::result::Result<Vec<Value>, _> = outcome.stdout.lines().map(parse).collect();
+    lines.map_err(|_| Failure::Answer { what: "portcullis events".to_owned(), text: outcome.stdout })
 }
 
 /// The same until it is enough, or has not become so for long: on a busy machine an agent may be silent with more to come.
