@@ -241,7 +241,7 @@ impl<T: Item> Fanout<T> {
         let (notify, may_have) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
         let queue = std::mem::take(&mut state.waiting);
         state.readers.push(Reader { id, queue, notify: Arc::clone(&notify), may_have: Arc::clone(&may_have) });
-        Subscription { fanout: self.clone(), id, notify, may_have, taken: Mutex::default() }
+        Subscription { fanout: self.clone(), id, notify, may_have, taken: VecDeque::new() }
     }
 
     /// What went through so far.
@@ -266,56 +266,54 @@ pub(crate) struct Subscription<T: Item> {
     /// Whether it is worth a look. Who reads several streams asks most of them for nothing most of the time, and a look takes a lock.
     may_have: Arc<AtomicBool>,
     /// Out of its queue, and not given out yet.
-    taken: Mutex<VecDeque<Next<T>>>,
+    taken: VecDeque<Next<T>>,
 }
 
 impl<T: Item> Subscription<T> {
     /// Waits for what comes next. Nothing is lost if the wait is given up.
-    pub(crate) async fn next(&self) -> Next<T> {
+    pub(crate) async fn next(&mut self) -> Next<T> {
         loop {
-            let notified = self.notify.notified();
             if let Some(next) = self.try_next() {
                 return next;
             }
-            notified.await;
+            self.stirred().await;
         }
     }
 
     /// What waits already.
-    pub(crate) fn try_next(&self) -> Option<Next<T>> {
+    pub(crate) fn try_next(&mut self) -> Option<Next<T>> {
         self.taken()?.pop_front()
     }
 
     /// When that was raised.
-    pub(crate) fn peek(&self) -> Option<Span> {
+    pub(crate) fn peek(&mut self) -> Option<Span> {
         let taken = self.taken()?;
         Some(Span { next_ns: taken.front()?.raised_ns(), newest_ns: taken.back()?.raised_ns() })
     }
 
-    /// Waits until there may be more.
+    /// Waits until there may be more. Whoever is woken before it waits does not wait.
     pub(crate) async fn stirred(&self) {
         self.notify.notified().await;
     }
 
     /// What is out of the queue, with more where that was nothing; nothing if it is not worth a look.
-    fn taken(&self) -> Option<MutexGuard<'_, VecDeque<Next<T>>>> {
+    fn taken(&mut self) -> Option<&mut VecDeque<Next<T>>> {
         if !self.may_have.load(Ordering::Acquire) {
             return None;
         }
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.is_empty() {
+        if self.taken.is_empty() {
             let mut state = self.fanout.lock();
-            state.readers.iter_mut().find(|reader| reader.id == self.id)?.queue.take(&mut taken);
+            state.readers.iter_mut().find(|reader| reader.id == self.id)?.queue.take(&mut self.taken);
             // Locked: whoever puts something there does it before or after this.
-            self.may_have.store(!taken.is_empty(), Ordering::Relaxed);
+            self.may_have.store(!self.taken.is_empty(), Ordering::Relaxed);
         }
-        Some(taken)
+        Some(&mut self.taken)
     }
 }
 
 impl<T: Item> Drop for Subscription<T> {
     fn drop(&mut self) {
-        let taken = std::mem::take(self.taken.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let taken = std::mem::take(&mut self.taken);
         let mut state = self.fanout.lock();
         // The last one out leaves what it did not get to the next one in.
         if let Some(at) = state.readers.iter().position(|reader| reader.id == self.id) {

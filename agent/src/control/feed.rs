@@ -60,7 +60,7 @@ impl Feed {
     }
 
     /// What comes next. Nothing is lost if the wait is given up.
-    pub(crate) async fn next(&self) -> Fed {
+    pub(crate) async fn next(&mut self) -> Fed {
         loop {
             let turn = self.turn(boottime_ns);
             if let Some(fed) = self.take(&turn) {
@@ -77,8 +77,9 @@ impl Feed {
     }
 
     /// What is there to be given out.
-    pub(crate) fn try_next(&self) -> Option<Fed> {
-        self.take(&self.turn(boottime_ns))
+    pub(crate) fn try_next(&mut self) -> Option<Fed> {
+        let turn = self.turn(boottime_ns);
+        self.take(&turn)
     }
 
     /// The reader is about to go: what is there is not held for what may come.
@@ -86,20 +87,20 @@ impl Feed {
         self.is_last = true;
     }
 
-    fn take(&self, turn: &Turn) -> Option<Fed> {
-        fn next<T: Item>(stream: Option<&Subscription<T>>) -> Option<Next<T>> {
+    fn take(&mut self, turn: &Turn) -> Option<Fed> {
+        fn next<T: Item>(stream: Option<&mut Subscription<T>>) -> Option<Next<T>> {
             stream.and_then(Subscription::try_next)
         }
         match turn {
-            Turn::Alert => next(self.alerts.as_ref()).map(Fed::alert),
-            Turn::Log => next(self.logs.as_ref()).map(|next| Fed::log(EventClass::Process, next)),
-            Turn::Access => next(self.accesses.as_ref()).map(|next| Fed::log(EventClass::Access, next)),
+            Turn::Alert => next(self.alerts.as_mut()).map(Fed::alert),
+            Turn::Log => next(self.logs.as_mut()).map(|next| Fed::log(EventClass::Process, next)),
+            Turn::Access => next(self.accesses.as_mut()).map(|next| Fed::log(EventClass::Access, next)),
             Turn::Wait(_) | Turn::Nothing => None,
         }
     }
 
     /// Whose turn it is, by the boot clock, which is only looked at where it matters.
-    fn turn(&self, now_ns: impl Fn() -> u64) -> Turn {
+    fn turn(&mut self, now_ns: impl Fn() -> u64) -> Turn {
         // Nothing is to be merged where there is one stream.
         match (&self.alerts, &self.logs, &self.accesses) {
             (Some(_), None, None) => return Turn::Alert,
@@ -109,9 +110,9 @@ impl Feed {
         }
         // In this order: what is complete was queued before that was said.
         let complete_ns = self.complete.until_ns();
-        let alert = self.alerts.as_ref().and_then(Subscription::peek);
-        let log = self.logs.as_ref().and_then(Subscription::peek);
-        let access = self.accesses.as_ref().and_then(Subscription::peek);
+        let alert = self.alerts.as_mut().and_then(Subscription::peek);
+        let log = self.logs.as_mut().and_then(Subscription::peek);
+        let access = self.accesses.as_mut().and_then(Subscription::peek);
         let other = match (log, access) {
             (Some(log), Some(access)) if access.next_ns < log.next_ns => Some((Turn::Access, access)),
             (Some(log), _) => Some((Turn::Log, log)),

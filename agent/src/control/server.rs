@@ -134,7 +134,7 @@ impl Conversation {
 
     /// Passes events on until the other end hangs up. It may take as long as it likes to take them: then it loses some, and is
     /// told how many.
-    async fn follow(mut self, feed: Feed, wanted: Wanted) -> io::Result<()> {
+    async fn follow(mut self, mut feed: Feed, wanted: Wanted) -> io::Result<()> {
         set_socket_send_buffer_size(self.write.as_ref(), HELD_BYTES)?;
         self.say(Body::Ok(Following { schema: wanted.format.schema(wanted.class) })).await?;
         let mut left = wanted.count.unwrap_or(u64::MAX);

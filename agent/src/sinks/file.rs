@@ -252,7 +252,7 @@ mod tests {
         let mut place = place("later/e.json", LineFormat::KubeArmor, SinkEvents::Alerts);
         place.telemetry.alerts.publish(alert(0, b"/etc/shadow", "aaaa"));
         place.until("trouble", |status| status.trouble.is_some()).await;
-        let other = place.telemetry.alerts.subscribe();
+        let mut other = place.telemetry.alerts.subscribe();
         let fit = u64::try_from(crate::alerts::Alert::MAX_QUEUED_BYTES / alert(1, b"/etc/shadow", "aaaa").bytes()).unwrap();
         for number in 1..=fit + 10 {
             place.telemetry.alerts.publish(alert(number, b"/etc/shadow", "aaaa"));

@@ -154,6 +154,7 @@ where
         let alerts = (0..MAX_ALERTS).map_while(|_| self.waiting.pop());
         let are_alerts_told = alerts.map(|alert| self.teller.alert(alert)).count() > 0;
         let is_repeated = (0..MAX_REPEATS).take_while(|_| self.teller.repeat()).count() > 0;
+        // What waits may be of any age.
         let complete_ns = match self.waiting.len() {
             0 => begun_ns.min(accesses.complete_ns()).min(processes.complete_ns()),
             _ => 0,

@@ -54,8 +54,8 @@ impl Teller {
         Teller { names, watched, alerts, logs, accesses, complete, tally, repeats, clock, now_ns, looked: None, asked }
     }
 
-    /// Wakes the readers of what was passed on. They take it together, and so they write it. All that was raised until then has been
-    /// passed on; whether something else has, which they hold.
+    /// Wakes the readers of what was passed on. They take it together, and so they write it. All that was raised until
+    /// `complete_ns` has been passed on. Where something younger has, readers may hold it, and are woken once more the next time.
     pub(super) fn wake_readers(&self, complete_ns: u64, is_some_held: bool) {
         self.complete.reach(complete_ns);
         self.alerts.wake();

@@ -128,7 +128,7 @@ impl Place {
 
     /// The lines about accesses since it was asked the last time.
     fn told(&self) -> Vec<serde_json::Value> {
-        let lines = all(&self.telemetry.accesses.subscribe());
+        let lines = all(&mut self.telemetry.accesses.subscribe());
         lines.iter().map(|log| serde_json::from_slice(&log.rendered(Format::Line)).unwrap()).collect()
     }
 
@@ -139,7 +139,7 @@ impl Place {
     }
 }
 
-fn all<T: Item>(stream: &Subscription<T>) -> Vec<Arc<T>> {
+fn all<T: Item>(stream: &mut Subscription<T>) -> Vec<Arc<T>> {
     let item = |next| match next {
         Next::Item(item) => item,
         Next::Lost(lost) => panic!("{lost} were lost"),
@@ -148,7 +148,7 @@ fn all<T: Item>(stream: &Subscription<T>) -> Vec<Arc<T>> {
 }
 
 fn facts(telemetry: &Telemetry) -> Vec<Option<ProcessFacts>> {
-    all(&telemetry.alerts.subscribe()).iter().map(|alert| alert.line().process.facts.cloned()).collect()
+    all(&mut telemetry.alerts.subscribe()).iter().map(|alert| alert.line().process.facts.cloned()).collect()
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn executions_are_told_of_whom_it_is_asked_for() {
         place.happens(|event| event.header.tgid = 8);
         place.happens(|event| (event.header.tgid, event.header.kind) = (9, 0));
         while pump.turn() {}
-        let told: Vec<u32> = all(&place.telemetry.logs.subscribe()).iter().map(|log| log.line().process.pid).collect();
+        let told: Vec<u32> = all(&mut place.telemetry.logs.subscribe()).iter().map(|log| log.line().process.pid).collect();
         assert_eq!(told, expected, "{host:?} {containers:?}");
         assert!(place.telemetry.watched.table().get(7, 2_200).is_some(), "who is who is known in any case");
     }
@@ -281,7 +281,7 @@ fn a_flood_of_one_container_neither_delays_nor_displaces_the_alerts_of_another()
     const FEW: usize = 10;
     let mut place = place(Visibility::default());
     let mut pump = place.pump();
-    let (slow, quick) = (place.telemetry.alerts.subscribe(), place.telemetry.alerts.subscribe());
+    let (mut slow, mut quick) = (place.telemetry.alerts.subscribe(), place.telemetry.alerts.subscribe());
     for number in 0..FLOOD + FEW {
         let mut event = fake::event(number as u64, b"/etc/shadow");
         (event.header.slot, event.header.tgid) = if number < FLOOD { (1, 1) } else { (2, 2) };
@@ -289,7 +289,7 @@ fn a_flood_of_one_container_neither_delays_nor_displaces_the_alerts_of_another()
     }
     let looked = (FLOOD + FEW).div_ceil(pump::MAX_TAKEN);
     (0..=looked).for_each(|_| assert!(pump.turn()));
-    let told = all(&quick);
+    let told = all(&mut quick);
     assert_eq!(told.iter().filter(|alert| alert.line().process.pid == 2).count(), FEW, "of {} that were told", told.len());
     assert!(told.len() < FLOOD / 10, "{} were told meanwhile", told.len());
     while pump.turn() {}
@@ -337,7 +337,7 @@ fn a_container_is_told_of_as_it_asks_whatever_others_are() {
         place.accesses(1, |event| event.header.slot = NO_SLOT);
         place.raise(7, 2_200);
         while pump.turn() {}
-        assert_eq!(all(&place.telemetry.logs.subscribe()).len(), executions, "{asked}: executions");
+        assert_eq!(all(&mut place.telemetry.logs.subscribe()).len(), executions, "{asked}: executions");
         assert_eq!(place.told().len(), files, "{asked}: files");
         assert_eq!(place.telemetry.tally.withheld(), 1 - files as u64, "{asked}: what came and was not told is counted");
         let facts = facts(&place.telemetry).remove(0).unwrap();

@@ -17,7 +17,7 @@ fn alert(number: usize) -> Text {
     Text(format!("{number:07}"))
 }
 
-fn numbers(reader: &Subscription<Text>) -> (Vec<usize>, u64) {
+fn numbers(reader: &mut Subscription<Text>) -> (Vec<usize>, u64) {
     let (mut numbers, mut lost) = (Vec::new(), 0);
     while let Some(next) = reader.try_next() {
         match next {
@@ -33,10 +33,10 @@ fn everybody_gets_everything_and_what_waited_goes_to_the_first() {
     let fanout = Fanout::default();
     fanout.publish(alert(0));
     assert_eq!(fanout.counters(), Counters { items: 1, readers: 0, waiting: 1, lost: 0 });
-    let (first, second) = (fanout.subscribe(), fanout.subscribe());
+    let (mut first, mut second) = (fanout.subscribe(), fanout.subscribe());
     fanout.publish(alert(1));
-    assert_eq!(numbers(&first), (vec![0, 1], 0));
-    assert_eq!(numbers(&second), (vec![1], 0));
+    assert_eq!(numbers(&mut first), (vec![0, 1], 0));
+    assert_eq!(numbers(&mut second), (vec![1], 0));
 }
 
 #[test]
@@ -48,32 +48,32 @@ fn what_the_last_reader_leaves_waits_for_the_next() {
     assert_eq!(fanout.counters().waiting, 0, "the other has it");
     drop(second);
     fanout.publish(alert(1));
-    assert_eq!(numbers(&fanout.subscribe()), (vec![0, 1], 0));
+    assert_eq!(numbers(&mut fanout.subscribe()), (vec![0, 1], 0));
 }
 
 #[test]
 fn what_is_taken_together_is_given_out_one_by_one_or_put_back() {
     let fanout = Fanout::default();
-    let first = fanout.subscribe();
+    let mut first = fanout.subscribe();
     (0..3 * TAKEN).for_each(|number| fanout.publish(alert(number)));
     assert_eq!(first.try_next(), Some(Next::Item(Arc::new(alert(0)))));
     fanout.publish(alert(3 * TAKEN));
     drop(first);
-    let (rest, lost) = numbers(&fanout.subscribe());
+    let (rest, lost) = numbers(&mut fanout.subscribe());
     assert_eq!((rest, lost), ((1..=3 * TAKEN).collect(), 0));
 }
 
 #[test]
 fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
     let fanout = Fanout::default();
-    let (slow, fast) = (fanout.subscribe(), fanout.subscribe());
+    let (mut slow, mut fast) = (fanout.subscribe(), fanout.subscribe());
     let fit = MAX_QUEUED_BYTES / alert(0).bytes();
     for number in 0..fit + 10 {
         fanout.publish(alert(number));
-        assert_eq!(numbers(&fast), (vec![number], 0));
+        assert_eq!(numbers(&mut fast), (vec![number], 0));
     }
     assert_eq!(slow.try_next(), Some(Next::Lost(10)), "before the first that is left");
-    let (left, lost) = numbers(&slow);
+    let (left, lost) = numbers(&mut slow);
     assert_eq!((left.len(), left[0], left.last().copied(), lost), (fit, 10, Some(fit + 9), 0));
     assert_eq!(fanout.counters().lost, 10);
 }
@@ -84,7 +84,7 @@ fn nobody_listening_is_bounded_too() {
     for number in 0..3 {
         fanout.publish(Text("x".repeat(MAX_QUEUED_BYTES) + &number.to_string()));
     }
-    let reader = fanout.subscribe();
+    let mut reader = fanout.subscribe();
     assert_eq!(reader.try_next(), Some(Next::Lost(2)));
     assert!(matches!(reader.try_next(), Some(Next::Item(alert)) if alert.0.ends_with('2')), "one always fits");
     assert_eq!(reader.try_next(), None);
@@ -109,9 +109,9 @@ fn only_what_several_get_is_shared_and_takes_as_much() {
 
     let fanout = Fanout::default();
     fanout.publish(Event(1000));
-    let first = fanout.subscribe();
+    let mut first = fanout.subscribe();
     fanout.publish(Event(1001));
-    let second = fanout.subscribe();
+    let mut second = fanout.subscribe();
     (0..12).for_each(|number| fanout.publish(Event(1000 + number)));
     let taken: Vec<_> = std::iter::from_fn(|| first.try_next()).collect();
     assert_eq!(taken[0], Next::Lost(5), "the first two, and three of those that are ten times as large");
@@ -125,7 +125,7 @@ fn only_what_several_get_is_shared_and_takes_as_much() {
 #[tokio::test]
 async fn a_reader_sleeps_until_there_is_something() {
     let fanout = Fanout::default();
-    let reader = fanout.subscribe();
+    let mut reader = fanout.subscribe();
     let publisher = fanout.clone();
     let (next, ()) = tokio::join!(reader.next(), async move {
         tokio::task::yield_now().await;

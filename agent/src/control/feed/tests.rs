@@ -36,24 +36,28 @@ impl Place {
         self.telemetry.accesses.publish(accessed(None, &event));
     }
 
-    fn turn(&self) -> Turn {
+    fn turn(&mut self) -> Turn {
         self.feed.turn(|| NOW)
     }
 
     /// All that is given out now, by its class and when it was raised.
-    fn all(&self) -> Vec<(&'static str, u64)> {
+    fn all(&mut self) -> Vec<(&'static str, u64)> {
         let told = |fed| match fed {
             Fed::Alert(alert) => ("alert", alert.raised_ns()),
             Fed::Log(log) => (log.class(), log.raised_ns()),
             Fed::Lost(class, lost) => panic!("{lost} of {class:?} were lost"),
         };
-        std::iter::from_fn(|| self.feed.take(&self.turn())).map(told).collect()
+        let next = || {
+            let turn = self.turn();
+            self.feed.take(&turn)
+        };
+        std::iter::from_fn(next).map(told).collect()
     }
 }
 
 #[test]
 fn what_was_raised_first_comes_first_whatever_queue_it_is_in() {
-    let place = place();
+    let mut place = place();
     for number in (0..30).rev() {
         let raised_ns = NOW - number * MS / 4;
         match number % 3 {
@@ -71,7 +75,7 @@ fn what_was_raised_first_comes_first_whatever_queue_it_is_in() {
 
 #[test]
 fn containers_that_take_turns_are_told_by_time_all_the_same() {
-    let place = place();
+    let mut place = place();
     // As they were raised; their owners take turns in the queue.
     for (container, age) in [(1, 9), (1, 8), (1, 7), (2, 6), (1, 5), (2, 4)] {
         place.alert(container, NOW - age * MS);
@@ -82,7 +86,7 @@ fn containers_that_take_turns_are_told_by_time_all_the_same() {
 
 #[test]
 fn what_may_have_something_before_it_is_held_until_that_is_known_or_for_a_while() {
-    let place = place();
+    let mut place = place();
     place.execution(NOW - 10 * MS);
     assert_eq!(place.turn(), Turn::Wait(HELD - Duration::from_millis(10)));
     assert!(place.all().is_empty());
@@ -118,15 +122,15 @@ fn an_alert_that_has_waited_goes_ahead_of_what_is_older() {
     place.alert(1, NOW - 20 * MS);
     assert_eq!(place.turn(), Turn::Access);
     place.feed.since_ns = NOW - 30 * MS;
-    let ahead = |feed: &Feed| feed.turn(|| NOW + MS);
-    assert_eq!(ahead(&place.feed), Turn::Alert);
+    let ahead = |feed: &mut Feed| feed.turn(|| NOW + MS);
+    assert_eq!(ahead(&mut place.feed), Turn::Alert);
     place.feed.since_ns = NOW - 10 * MS;
-    assert_eq!(ahead(&place.feed), Turn::Access, "it was there before its reader");
+    assert_eq!(ahead(&mut place.feed), Turn::Access, "it was there before its reader");
 }
 
 #[tokio::test]
 async fn who_waits_is_woken_when_it_has_been_held_for_long_enough() {
-    let place = place();
+    let mut place = place();
     place.execution(boottime_ns());
     let next = tokio::time::timeout(Duration::from_secs(20), place.feed.next()).await;
     assert!(matches!(next, Ok(Fed::Log(_))), "though nothing else happens");
@@ -135,7 +139,7 @@ async fn who_waits_is_woken_when_it_has_been_held_for_long_enough() {
 #[tokio::test]
 async fn one_stream_is_not_held() {
     let telemetry = Telemetry::default();
-    let feed = Feed::of(&telemetry, EventClass::Process);
+    let mut feed = Feed::of(&telemetry, EventClass::Process);
     assert!(feed.try_next().is_none());
     telemetry.logs.publish(executed_with(None, |event| event.header.time_ns = boottime_ns()));
     assert!(matches!(feed.try_next(), Some(Fed::Log(_))));
@@ -143,7 +147,7 @@ async fn one_stream_is_not_held() {
 
 #[test]
 fn what_was_looked_at_and_not_given_out_waits_for_the_next_reader() {
-    let place = place();
+    let mut place = place();
     place.execution(NOW);
     place.access(NOW + MS);
     assert!(matches!(place.turn(), Turn::Wait(_)));

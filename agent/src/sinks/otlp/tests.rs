@@ -162,7 +162,7 @@ async fn a_collector_that_is_not_there_delays_nobody_and_gets_what_is_left_later
     let mut place = place(address);
     place.publish(1);
     place.until("trouble", |status| status.trouble.is_some()).await;
-    let other = place.telemetry.alerts.subscribe();
+    let mut other = place.telemetry.alerts.subscribe();
     place.publish(2);
     assert!(other.try_next().is_some());
     let collector = Collector::default();

@@ -42,7 +42,7 @@ fn a_reader_that_is_too_slow_for_accesses_is_told_how_many_it_lost() {
     const FLOOD: u64 = 10_000;
     let mut place = place(Visibility::default());
     let mut pump = place.pump();
-    let slow = place.telemetry.accesses.subscribe();
+    let mut slow = place.telemetry.accesses.subscribe();
     (0..FLOOD).for_each(|seq| place.accesses(seq, |event| event.path = vec![b'x'; 1000]));
     while pump.turn() {}
     let (mut got, mut lost) = (0, 0);
